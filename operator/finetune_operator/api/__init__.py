@@ -1,0 +1,1 @@
+"""The API group finetune-operator.io/v1alpha1 as pydantic models."""

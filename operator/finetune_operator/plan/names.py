@@ -1,0 +1,74 @@
+"""Every name, label and path that children of a job carry. Names hold within 63 characters."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from finetune_trainer.contract import Stage
+
+from finetune_operator.api.base import GROUP
+
+MANAGED_BY: Final = "finetune-operator"
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+LABEL_NAME: Final = "app.kubernetes.io/name"
+LABEL_JOB: Final = f"{GROUP}/job"
+LABEL_STAGE: Final = f"{GROUP}/stage"
+LABEL_ATTEMPT: Final = f"{GROUP}/attempt"
+SELECTOR: Final = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
+"""Label selector of everything that the operator makes."""
+
+FIELD_MANAGER: Final = "finetune-operator"
+CONTAINER: Final = "trainer"
+"""The container of every stage; podTemplate patches it by this name."""
+
+RESOLVED_KEY: Final = "resolved.json"
+
+CONFIG_DIR: Final = "/etc/finetune"
+WORKSPACE_DIR: Final = "/workspace"
+SCRATCH_DIR: Final = "/scratch"
+SECRETS_DIR: Final = "/var/run/finetune/secrets"
+VOLUMES_DIR: Final = "/volumes"
+TERMINATION_LOG: Final = "/dev/termination-log"
+
+_LONGEST: Final = 57
+"""A pod of an Indexed Job is named after the Job with `-<index>` behind it (up to 5 digits), in 63."""
+
+
+def _bounded(name: str, suffix: str) -> str:
+    whole = f"{name}-{suffix}"
+    if len(whole) <= _LONGEST:
+        return whole
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: _LONGEST - len(suffix) - 10].rstrip('-')}-{digest}-{suffix}"
+
+
+def stage_name(job: str, stage: Stage) -> str:
+    """Name of a stage's Job and of its ConfigMap."""
+    return _bounded(job, stage.value)
+
+
+def service_name(job: str) -> str:
+    """The headless Service that gives the training pods their DNS names."""
+    return _bounded(job, "train")
+
+
+def resolved_name(job: str) -> str:
+    """The ConfigMap with the resolved spec."""
+    return _bounded(job, "resolved")
+
+
+def workspace_claim(job: str) -> str:
+    """The PersistentVolumeClaim made for `workspace.size`."""
+    return _bounded(job, "workspace")
+
+
+def master_address(job: str, namespace: str) -> str:
+    """DNS name of the pod with rank 0."""
+    return f"{stage_name(job, Stage.TRAIN)}-0.{service_name(job)}.{namespace}.svc"
+
+
+def labels(job: str, stage: Stage | None = None) -> dict[str, str]:
+    """Labels of a child (and, with a stage, of its pods)."""
+    common = {LABEL_MANAGED_BY: MANAGED_BY, LABEL_NAME: "finetune-job", LABEL_JOB: job}
+    return common | ({LABEL_STAGE: stage.value} if stage else {})
