@@ -1,0 +1,48 @@
+"""`python -m tests.cluster.harness build | up | down | status`, from the root of the repository."""
+
+import argparse
+import os
+
+from . import build, cluster, layout
+from .progress import say
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="harness", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("build", help="install packages, build programs and images; prints the folder of helm, kubectl")
+    commands.add_parser("up", help="start a cluster that runs until `down`; prints shell commands that select it")
+    commands.add_parser("down", help="stop every running cluster")
+    commands.add_parser("status", help="name the running clusters")
+    {"build": prepare, "up": up, "down": down, "status": status}[parser.parse_args().command]()
+
+
+def prepare() -> None:
+    cluster.prepare()
+    print(build.bin_folder())
+
+
+def up() -> None:
+    started = cluster.start(detached=True)
+    instance = started.instance
+    assert instance is not None
+    print(f"export KUBECONFIG={instance.kubeconfig}")
+    print(f"export PATH={instance.bin}{os.pathsep}$PATH")
+    print(f"export FINETUNE_S3_ENDPOINT={instance.s3_endpoint}")
+    print(f"export FINETUNE_S3_ACCESS_KEY={layout.S3_ACCESS_KEY}")
+    print(f"export FINETUNE_S3_SECRET_KEY={layout.S3_SECRET_KEY}")
+
+
+def down() -> None:
+    for instance in layout.running():
+        cluster.stop(instance)
+        say(f"cluster {instance.index} stopped")
+
+
+def status() -> None:
+    for instance in layout.running():
+        print(f"cluster {instance.index}: KUBECONFIG={instance.kubeconfig}")
+
+
+if __name__ == "__main__":
+    main()
