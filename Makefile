@@ -7,10 +7,6 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 PYTHON := .venv/bin/python
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 1)
 export TOKENIZERS_PARALLELISM := false
-export UV_LINK_MODE ?= copy
-ifneq ($(wildcard $(HOME)/.cache/uv),)
-unexport UV_LINK_MODE
-endif
 DEMO := examples/01-pig-latin/job.yaml
 
 .PHONY: help
