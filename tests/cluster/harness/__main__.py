@@ -12,8 +12,8 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("build", help="install packages, build programs and images; prints the folder of helm, kubectl")
     commands.add_parser("up", help="start a cluster that runs until `down`; prints shell commands that select it")
-    commands.add_parser("down", help="stop every running cluster")
-    commands.add_parser("status", help="name the running clusters")
+    commands.add_parser("down", help="stop every cluster that `up` started")
+    commands.add_parser("status", help="name the clusters that `up` started")
     {"build": prepare, "up": up, "down": down, "status": status}[parser.parse_args().command]()
 
 
@@ -34,13 +34,13 @@ def up() -> None:
 
 
 def down() -> None:
-    for instance in layout.running():
+    for instance in layout.detached():
         cluster.stop(instance)
         say(f"cluster {instance.index} stopped")
 
 
 def status() -> None:
-    for instance in layout.running():
+    for instance in layout.detached():
         print(f"cluster {instance.index}: KUBECONFIG={instance.kubeconfig}")
 
 

@@ -23,6 +23,8 @@ def main() -> None:
     sweep(instance)
     instance.home.mkdir()
     instance.guardian_pid.write_text(str(os.getpid()))
+    if lifeline is None:
+        instance.detached.touch()
     cgroups.create(instance)
     ended, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(end)

@@ -63,6 +63,11 @@ class Instance:
         return self.home / "ready"
 
     @property
+    def detached(self) -> Path:
+        """A file that says that the cluster runs until `down`."""
+        return self.home / "detached"
+
+    @property
     def guardian_pid(self) -> Path:
         return self.home / "guardian.pid"
 
@@ -127,8 +132,8 @@ def claim() -> Claim:
     raise Unavailable(f"all {COPIES} copies of the test cluster are running; stop one with `harness down`")
 
 
-def running() -> list[Instance]:
-    """The instances whose guardian is alive."""
+def detached() -> list[Instance]:
+    """The instances that run until they are stopped by hand."""
     found = []
     for index in range(COPIES):
         instance = Instance(index)
@@ -137,5 +142,6 @@ def running() -> list[Instance]:
             os.kill(pid, 0)
         except (OSError, ValueError):
             continue
-        found.append(instance)
+        if instance.detached.exists():
+            found.append(instance)
     return found
