@@ -49,8 +49,3 @@ def _rfc3339(moment: datetime) -> str:
 
 Time = Annotated[datetime, AfterValidator(_to_seconds), PlainSerializer(_rfc3339, return_type=str)]
 """A moment as Kubernetes writes it: RFC 3339, UTC, whole seconds."""
-
-
-def validation(rule: str, message: str) -> dict[str, str]:
-    """A CEL rule of the schema and what the user reads when it does not hold."""
-    return {"rule": rule, "message": message}

@@ -14,8 +14,9 @@ from typing import Any, Final
 import yaml
 from pydantic import BaseModel
 
-from finetune_operator.api.base import GROUP, VERSION, validation
+from finetune_operator.api.base import GROUP, VERSION
 from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob, FineTuneTemplate, Resource
+from finetune_operator.api.rules import FIXED_ONCE_STARTED, NAME, SPEC_RULES, immutability
 from finetune_operator.api.spec import JobSpec, TemplateSpec
 from finetune_operator.api.status import JobStatus
 
@@ -26,41 +27,6 @@ _KEPT: Final = frozenset(
     | {"minItems", "maxItems", "minProperties", "maxProperties", "required"}
     | {"x-kubernetes-preserve-unknown-fields", "x-kubernetes-int-or-string", "x-kubernetes-validations"}
 )
-_FIXED_ONCE_STARTED: Final = (
-    ("model", "template", "datasets", "gpus", "gpusPerNode", "training", "data")
-    + ("output", "checkpoints", "workspace", "podTemplate")
-)  # fmt: skip
-
-_NAME_RULE: Final = validation(
-    "self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-    "metadata.name must be at most 63 characters, begin with a lower-case letter and hold only lower-case "
-    "letters, digits and '-': pods and Services are named after it",
-)
-_GPUS_RULE: Final = validation(
-    "has(self.gpusPerNode) ? self.gpus % self.gpusPerNode == 0 : self.gpus <= 8 || self.gpus % 8 == 0",
-    "gpus must be a multiple of gpusPerNode (which is 8 when not given and gpus is above 8), so that every "
-    "pod gets the same number",
-)
-_WORKSPACE_RULE: Final = validation(
-    "!has(self.workspace) || has(self.workspace.claim) != has(self.workspace.size)",
-    "workspace takes exactly one of claim (an existing PersistentVolumeClaim) and size (to create one)",
-)
-_CLASS_RULE: Final = validation(
-    "!has(self.workspace) || !has(self.workspace.storageClassName) || has(self.workspace.size)",
-    "workspace.storageClassName only applies to a claim that is created: give workspace.size with it",
-)
-
-
-def _immutable(field: str) -> dict[str, str]:
-    same = (
-        f"has(self.spec.{field}) == has(oldSelf.spec.{field}) && "
-        f"(!has(self.spec.{field}) || self.spec.{field} == oldSelf.spec.{field})"
-    )
-    return validation(
-        f"!has(oldSelf.status) || !has(oldSelf.status.startTime) || ({same})",
-        f"spec.{field} cannot change once the job has started; only spec.runPolicy and spec.samples can. "
-        "Apply the change as a new FineTuneJob under another name",
-    )
 
 
 def structural(model: type[BaseModel]) -> Schema:
@@ -139,10 +105,11 @@ _TEMPLATE_COLUMNS: Final = [
 
 def _job_schema() -> Schema:
     spec, status = structural(JobSpec), structural(JobStatus)
-    spec["x-kubernetes-validations"] = [_GPUS_RULE, _WORKSPACE_RULE, _CLASS_RULE]
+    spec["x-kubernetes-validations"] = [rule.as_schema() for rule in SPEC_RULES]
     conditions = status["properties"]["conditions"]
     conditions.update({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]})
-    return _root(FineTuneJob, {"spec": spec, "status": status}, [_NAME_RULE, *map(_immutable, _FIXED_ONCE_STARTED)])
+    rules = [NAME.as_schema(), *map(immutability, FIXED_ONCE_STARTED)]
+    return _root(FineTuneJob, {"spec": spec, "status": status}, rules)
 
 
 def _template_schema(kind: type[Resource]) -> Schema:
@@ -160,10 +127,7 @@ def _root(kind: type[Resource], parts: dict[str, Schema], rules: list[dict[str, 
     return schema | ({"x-kubernetes-validations": rules} if rules else {})
 
 
-def _definition(
-    kind: type[Resource], short: str, schema: Schema, columns: list[Schema], *, scope: str, categories: list[str]
-) -> Schema:
-    name = kind.__name__
+def _definition(kind: type[Resource], schema: Schema, columns: list[Schema]) -> Schema:
     version: Schema = {
         "name": VERSION,
         "served": True,
@@ -174,50 +138,34 @@ def _definition(
     if "status" in schema["properties"]:
         version["subresources"] = {"status": {}}
     names: Schema = {
-        "kind": name,
-        "listKind": f"{name}List",
+        "kind": kind.__name__,
+        "listKind": f"{kind.__name__}List",
         "plural": kind.plural,
-        "singular": name.lower(),
-        "shortNames": [short],
-        "categories": categories,
+        "singular": kind.__name__.lower(),
+        "shortNames": [kind.short_name],
+        "categories": list(kind.categories),
     }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {"name": f"{kind.plural}.{GROUP}"},
-        "spec": {"group": GROUP, "scope": scope, "names": names, "versions": [version]},
+        "spec": {"group": GROUP, "scope": kind.scope, "names": names, "versions": [version]},
     }
 
 
 def definitions() -> list[Schema]:
     """The three CustomResourceDefinitions."""
+    templates = (FineTuneTemplate, ClusterFineTuneTemplate)
     return [
-        _definition(
-            FineTuneJob, "ftj", _job_schema(), _JOB_COLUMNS, scope="Namespaced", categories=["all", "ml"]
-        ),
-        _definition(
-            FineTuneTemplate,
-            "ftt",
-            _template_schema(FineTuneTemplate),
-            _TEMPLATE_COLUMNS,
-            scope="Namespaced",
-            categories=["ml"],
-        ),
-        _definition(
-            ClusterFineTuneTemplate,
-            "cftt",
-            _template_schema(ClusterFineTuneTemplate),
-            _TEMPLATE_COLUMNS,
-            scope="Cluster",
-            categories=["ml"],
-        ),
+        _definition(FineTuneJob, _job_schema(), _JOB_COLUMNS),
+        *(_definition(kind, _template_schema(kind), _TEMPLATE_COLUMNS) for kind in templates),
     ]
 
 
 class _Plain(yaml.SafeDumper):
     """Writes repeated parts out: an alias would be harder to read than the few lines it saves."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, _data: Any) -> bool:
         return True
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from finetune_operator.api.base import API_VERSION, StatusModel
+from finetune_operator.api.base import StatusModel
+from finetune_operator.api.rules import NAME
 from finetune_operator.api.spec import JobSpec, TemplateSpec
 from finetune_operator.api.status import JobStatus
 
@@ -26,6 +27,9 @@ class ObjectMeta(StatusModel):
 
 class Resource(StatusModel):
     plural: ClassVar[str]
+    short_name: ClassVar[str]
+    scope: ClassVar[Literal["Namespaced", "Cluster"]] = "Namespaced"
+    categories: ClassVar[tuple[str, ...]] = ("ml",)
     metadata: ObjectMeta
 
     def to_manifest(self) -> dict[str, Any]:
@@ -37,17 +41,25 @@ class FineTuneJob(Resource):
     """Fine-tunes one model on one dataset."""
 
     plural: ClassVar[str] = "finetunejobs"
-    api_version: Literal["finetune-operator.io/v1alpha1"] = API_VERSION
+    short_name: ClassVar[str] = "ftj"
+    categories: ClassVar[tuple[str, ...]] = ("all", "ml")
+    api_version: Literal["finetune-operator.io/v1alpha1"] = "finetune-operator.io/v1alpha1"
     kind: Literal["FineTuneJob"] = "FineTuneJob"
     spec: JobSpec
     status: JobStatus | None = None
+
+    @model_validator(mode="after")
+    def _has_a_name_that_children_can_carry(self) -> Self:
+        NAME.check(self)
+        return self
 
 
 class FineTuneTemplate(Resource):
     """Defaults that jobs of its namespace share."""
 
     plural: ClassVar[str] = "finetunetemplates"
-    api_version: Literal["finetune-operator.io/v1alpha1"] = API_VERSION
+    short_name: ClassVar[str] = "ftt"
+    api_version: Literal["finetune-operator.io/v1alpha1"] = "finetune-operator.io/v1alpha1"
     kind: Literal["FineTuneTemplate"] = "FineTuneTemplate"
     spec: TemplateSpec = Field(default_factory=TemplateSpec)
 
@@ -56,7 +68,9 @@ class ClusterFineTuneTemplate(Resource):
     """Defaults that jobs of every namespace share."""
 
     plural: ClassVar[str] = "clusterfinetunetemplates"
-    api_version: Literal["finetune-operator.io/v1alpha1"] = API_VERSION
+    short_name: ClassVar[str] = "cftt"
+    scope: ClassVar[Literal["Namespaced", "Cluster"]] = "Cluster"
+    api_version: Literal["finetune-operator.io/v1alpha1"] = "finetune-operator.io/v1alpha1"
     kind: Literal["ClusterFineTuneTemplate"] = "ClusterFineTuneTemplate"
     spec: TemplateSpec = Field(default_factory=TemplateSpec)
 

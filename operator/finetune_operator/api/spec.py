@@ -7,45 +7,35 @@ A docstring below a field is its description in the CRD, so it is written for th
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
+from pydantic import AfterValidator, Field, JsonValue, model_validator
+
+from finetune_operator.api.base import ApiModel
+from finetune_operator.api.rules import EVERY, SPEC_RULES, uri_rule
 from finetune_trainer.contract import DataFormat, LossOn, Method, Objective
-from pydantic import Field, JsonValue
 
-from finetune_operator.api.base import ApiModel, validation
-
-SECRET_NAME: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-DURATION: Final = r"^[1-9][0-9]{0,6}(s|m|h)$"
+OBJECT_NAME: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 QUANTITY: Final = r"^[1-9][0-9]*(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"
 READ_SCHEMES: Final = ("hf", "s3", "pvc", "https", "pkg", "file")
 WRITE_SCHEMES: Final = ("s3", "pvc", "file")
 FREE_FORM: Final[dict[str, Any]] = {"x-kubernetes-preserve-unknown-fields": True}
 
 
-def _uri(schemes: tuple[str, ...], example: str) -> Any:
-    listed = ", ".join(f"{scheme}://" for scheme in schemes)
-    return Field(
-        min_length=1,
-        max_length=1024,
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                validation(
-                    f"self.matches('^({'|'.join(schemes)})://[^[:space:]]+$')",
-                    f"must be a URI that starts with one of {listed}, for example {example}",
-                )
-            ]
-        },
-    )
+def _uri(schemes: tuple[str, ...], example: str) -> tuple[AfterValidator, Any]:
+    rule = uri_rule(schemes, example)
+    extra: dict[str, Any] = {"x-kubernetes-validations": [rule.as_schema()]}
+    return AfterValidator(rule.check), Field(min_length=1, max_length=1024, json_schema_extra=extra)
 
 
-ModelUri = Annotated[str, _uri(READ_SCHEMES, "hf://meta-llama/Llama-3.1-8B-Instruct")]
-DatasetUri = Annotated[str, _uri(READ_SCHEMES, "s3://team/support.jsonl")]
-WriteUri = Annotated[str, _uri(WRITE_SCHEMES, "s3://team/models/support-bot")]
+ModelUri = Annotated[str, *_uri(READ_SCHEMES, "hf://meta-llama/Llama-3.1-8B-Instruct")]
+DatasetUri = Annotated[str, *_uri(READ_SCHEMES, "s3://team/support.jsonl")]
+WriteUri = Annotated[str, *_uri(WRITE_SCHEMES, "s3://team/models/support-bot")]
 Block = Annotated[dict[str, JsonValue], Field(json_schema_extra=FREE_FORM)]
 
 
 class SecretRef(ApiModel):
-    name: str = Field(min_length=1, max_length=253, pattern=SECRET_NAME)
+    name: str = Field(min_length=1, max_length=253, pattern=OBJECT_NAME)
     """Name of a Secret in the job's namespace. Keys that are read: AWS_ACCESS_KEY_ID,
     AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION, HF_TOKEN."""
 
@@ -70,9 +60,7 @@ class DatasetSpec(ApiModel):
     format: DataFormat = DataFormat.AUTO
     """What a row holds: text (`text`), prompt-completion (`prompt`, `completion`), chat (`messages`);
     auto finds out from the columns."""
-    columns: dict[str, Annotated[str, Field(min_length=1, max_length=256)]] = Field(
-        default_factory=dict, max_length=16
-    )
+    columns: dict[str, Annotated[str, Field(min_length=1, max_length=256)]] = Field(default_factory=dict, max_length=16)
     """Renames columns: from the format's own name (prompt) to the name in the data (question)."""
     split: str = Field(default="train", min_length=1, max_length=128)
     """Which split of a Hugging Face dataset to train on."""
@@ -153,17 +141,8 @@ class OutputSpec(ApiModel):
 class CheckpointsSpec(ApiModel):
     every: Annotated[
         int | str | None,
-        Field(
-            json_schema_extra={
-                "x-kubernetes-int-or-string": True,
-                "x-kubernetes-validations": [
-                    validation(
-                        f"type(self) == int ? self >= 1 : self.matches('{DURATION}')",
-                        "must be a number of steps (500) or a time such as 90s, 15m or 1h",
-                    )
-                ],
-            }
-        ),
+        AfterValidator(EVERY.check),
+        Field(json_schema_extra={"x-kubernetes-int-or-string": True, "x-kubernetes-validations": [EVERY.as_schema()]}),
     ] = None
     """A number of steps (500) or a time (15m) between checkpoints. Default: the end of every epoch."""
     keep: int = Field(default=2, ge=1, le=100)
@@ -237,3 +216,9 @@ class JobSpec(ApiModel):
     pod_template: Block | None = None
     """A partial PodTemplateSpec merged into every pod (nodeSelector, tolerations, volumes, image of the
     container named trainer, ...)."""
+
+    @model_validator(mode="after")
+    def _keeps_the_rules(self) -> Self:
+        for rule in SPEC_RULES:
+            rule.check(self)
+        return self

@@ -9,10 +9,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from finetune_trainer.contract import Artifact, CheckpointRef, PreparedData, Sample, Stage, TrainedModel
 from pydantic import Field
 
 from finetune_operator.api.base import StatusModel, Time
+from finetune_trainer.contract import Artifact, CheckpointRef, PreparedData, Sample, Stage, TrainedModel
 
 MAX_ATTEMPTS: Final = 16
 MAX_CHECKPOINTS: Final = 8

@@ -1,0 +1,102 @@
+"""Rules that span more than a JSON Schema keyword: each once, for the API server (CEL) and for Python.
+
+The API server refuses a manifest by the CEL rule; `finetune run` and `finetune plan` refuse it offline by
+the predicate. The message is the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+NAME_PATTERN: Final = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+LONGEST_NAME: Final = 63
+USUAL_GPUS_PER_NODE: Final = 8
+DURATION_PATTERN: Final = "^[1-9][0-9]{0,6}(s|m|h)$"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule, what the user reads when it does not hold, and the same rule in Python."""
+
+    cel: str
+    message: str
+    holds: Callable[[Any], bool]
+
+    def as_schema(self) -> dict[str, str]:
+        """The rule as an entry of x-kubernetes-validations."""
+        return {"rule": self.cel, "message": self.message}
+
+    def check(self, value: Any) -> Any:
+        """The value, or ValueError with the message: a pydantic validator."""
+        if not self.holds(value):
+            raise ValueError(self.message)
+        return value
+
+
+def uri_rule(schemes: tuple[str, ...], example: str) -> Rule:
+    """A URI with one of these schemes."""
+    pattern = f"^({'|'.join(schemes)})://[^[:space:]]+$"
+    listed = ", ".join(f"{scheme}://" for scheme in schemes)
+    compiled = re.compile(pattern.replace("[^[:space:]]", r"\S"))
+    return Rule(
+        cel=f"self.matches('{pattern}')",
+        message=f"must be a URI that starts with one of {listed}, for example {example}",
+        holds=lambda uri: compiled.match(uri) is not None,
+    )
+
+
+EVERY: Final = Rule(
+    cel=f"type(self) == int ? self >= 1 : self.matches('{DURATION_PATTERN}')",
+    message="must be a number of steps (500) or a time such as 90s, 15m or 1h",
+    holds=lambda every: (
+        every is None or (every >= 1 if isinstance(every, int) else re.match(DURATION_PATTERN, every) is not None)
+    ),
+)
+NAME: Final = Rule(
+    cel=f"self.metadata.name.size() <= {LONGEST_NAME} && self.metadata.name.matches('{NAME_PATTERN}')",
+    message="metadata.name must be at most 63 characters, begin with a lower-case letter and hold only lower-case "
+    "letters, digits and '-': pods and Services are named after it",
+    holds=lambda job: len(job.metadata.name) <= LONGEST_NAME and re.match(NAME_PATTERN, job.metadata.name) is not None,
+)
+GPUS: Final = Rule(
+    cel="has(self.gpusPerNode) ? self.gpus % self.gpusPerNode == 0 : self.gpus <= 8 || self.gpus % 8 == 0",
+    message="gpus must be a multiple of gpusPerNode (which is 8 when not given and gpus is above 8), so that every "
+    "pod gets the same number",
+    holds=lambda spec: spec.gpus % (spec.gpus_per_node or min(spec.gpus, USUAL_GPUS_PER_NODE) or 1) == 0,
+)
+WORKSPACE: Final = Rule(
+    cel="!has(self.workspace) || has(self.workspace.claim) != has(self.workspace.size)",
+    message="workspace takes exactly one of claim (an existing PersistentVolumeClaim) and size (to create one)",
+    holds=lambda spec: (
+        spec.workspace is None or (spec.workspace.claim is not None) != (spec.workspace.size is not None)
+    ),
+)
+STORAGE_CLASS: Final = Rule(
+    cel="!has(self.workspace) || !has(self.workspace.storageClassName) || has(self.workspace.size)",
+    message="workspace.storageClassName only applies to a claim that is created: give workspace.size with it",
+    holds=lambda spec: (
+        spec.workspace is None or spec.workspace.storage_class_name is None or spec.workspace.size is not None
+    ),
+)
+SPEC_RULES: Final = (GPUS, WORKSPACE, STORAGE_CLASS)
+
+FIXED_ONCE_STARTED: Final = (
+    *("model", "template", "datasets", "gpus", "gpusPerNode", "training", "data"),
+    *("output", "checkpoints", "workspace", "podTemplate"),
+)
+
+
+def immutability(field: str) -> dict[str, str]:
+    """CEL rule: this field of spec stays as it is once status.startTime is set."""
+    same = (
+        f"has(self.spec.{field}) == has(oldSelf.spec.{field}) && "
+        f"(!has(self.spec.{field}) || self.spec.{field} == oldSelf.spec.{field})"
+    )
+    message = (
+        f"spec.{field} cannot change once the job has started; only spec.runPolicy and spec.samples can. "
+        "Apply the change as a new FineTuneJob under another name"
+    )
+    return {"rule": f"!has(oldSelf.status) || !has(oldSelf.status.startTime) || ({same})", "message": message}
