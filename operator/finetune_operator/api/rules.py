@@ -55,6 +55,12 @@ EVERY: Final = Rule(
         every is None or (every >= 1 if isinstance(every, int) else re.match(DURATION_PATTERN, every) is not None)
     ),
 )
+MOST_HELD_OUT: Final = 0.5
+HELD_OUT: Final = Rule(
+    cel=f"self >= 0.0 && self <= {MOST_HELD_OUT}",
+    message=f"must be between 0 (train on every row) and {MOST_HELD_OUT} (hold out half of them)",
+    holds=lambda fraction: fraction is None or 0 <= fraction <= MOST_HELD_OUT,
+)
 NAME: Final = Rule(
     cel=f"self.metadata.name.size() <= {LONGEST_NAME} && self.metadata.name.matches('{NAME_PATTERN}')",
     message="metadata.name must be at most 63 characters, begin with a lower-case letter and hold only lower-case "

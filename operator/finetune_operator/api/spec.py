@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from finetune_operator.api.base import ApiModel
-from finetune_operator.api.rules import EVERY, SPEC_RULES, uri_rule
+from finetune_operator.api.rules import EVERY, HELD_OUT, SPEC_RULES, uri_rule
 from finetune_trainer.contract import DataFormat, LossOn, Method, Objective
 
 OBJECT_NAME: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
@@ -122,7 +122,11 @@ class TrainingSpec(ApiModel):
 class DataSpec(ApiModel):
     invalid_tolerance_percent: float | None = Field(default=None, ge=0, le=100)
     """The job fails before any GPU is taken when more rows than this are unusable. Default 5."""
-    validation_fraction: float | None = Field(default=None, ge=0, le=0.5)
+    validation_fraction: Annotated[
+        float | None,
+        AfterValidator(HELD_OUT.check),
+        Field(json_schema_extra={"x-kubernetes-validations": [HELD_OUT.as_schema()]}),
+    ] = None
     """Part of the rows that is held out to measure evalLoss; 0 trains on all of them. Default 0.05."""
 
 
