@@ -1,0 +1,99 @@
+"""Writes the API reference from the models: `python -m tools.reference docs/reference.md`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from finetune_operator.api.crd import definitions
+from finetune_trainer.contract import ExitCode
+
+Schema = dict[str, Any]
+
+_HEAD = """# API reference
+
+Generated from `operator/finetune_operator/api` by `make generate`; `kubectl explain ftj.spec` says the same.
+"""
+
+_EXIT_CODES = """## Exit codes of the trainer
+
+The name stands in `status.reason` (in CamelCase), in `status.attempts[].reason` and in the pods' logs.
+
+| code | name | what happens |
+| --- | --- | --- |
+"""
+
+_CONSEQUENCE = {
+    ExitCode.OK: "the next stage begins",
+    ExitCode.INVALID_CONFIG: "Failed at once; the message names the field of the spec",
+    ExitCode.INVALID_DATA: "Failed at once; the message gives rows, reasons and the tolerance",
+    ExitCode.NOT_FOUND: "Failed at once; the message names the URI that is missing or denied",
+    ExitCode.INTERNAL: "restarts within `runPolicy.maxRestarts`",
+    ExitCode.OUT_OF_MEMORY: "Failed; the message says what to make smaller",
+    ExitCode.DIVERGED: "Failed; the last good checkpoint is kept",
+    ExitCode.CANNOT_WRITE: "restarts within `runPolicy.maxRestarts`",
+    ExitCode.INTERRUPTED: "restarts from its checkpoint, free of charge",
+    ExitCode.PEER_LOST: "the gang restarts within `runPolicy.maxRestarts`",
+    ExitCode.KILLED: "the gang restarts within `runPolicy.maxRestarts`",
+}
+
+
+def _kind(node: Schema) -> str:
+    if node.get("x-kubernetes-int-or-string"):
+        return "integer or string"
+    if node.get("type") == "array":
+        return f"[]{_kind(node['items'])}"
+    if "enum" in node:
+        return " \\| ".join(f"`{value}`" for value in node["enum"])
+    if "additionalProperties" in node:
+        return f"map of {_kind(node['additionalProperties'])}"
+    return str(node.get("type", "any"))
+
+
+def _bounds(node: Schema) -> str:
+    words = [f"default `{node['default']}`"] if "default" in node else []
+    low, high = node.get("minimum"), node.get("maximum")
+    if low is not None or high is not None:
+        words.append(f"{'' if low is None else low} … {'' if high is None else high}".strip())
+    return ", ".join(words)
+
+
+def _rows(node: Schema, path: str) -> Iterator[str]:
+    required = set(node.get("required", ()))
+    for name, child in node.get("properties", {}).items():
+        here = f"{path}.{name}"
+        mark = " **(required)**" if name in required else ""
+        text = child.get("description", "")
+        yield f"| `{here}` | {_kind(child)} | {_bounds(child)} | {text}{mark} |"
+        yield from _rows(child, here)
+        if child.get("type") == "array":
+            yield from _rows(child["items"], f"{here}[]")
+
+
+def _section(definition: Schema) -> str:
+    names = definition["spec"]["names"]
+    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    short = ", ".join(f"`{name}`" for name in names["shortNames"])
+    lines = [f"## {names['kind']}", "", f"{schema['description']} Short name {short}.", ""]
+    for part in ("spec", "status"):
+        if part in schema["properties"]:
+            lines += [f"### {names['kind']} {part}", "", "| field | type | bounds | meaning |", "| --- | --- | --- | --- |"]
+            lines += [*_rows(schema["properties"][part], part), ""]
+    return "\n".join(lines)
+
+
+def _exit_codes() -> str:
+    return _EXIT_CODES + "\n".join(
+        f"| {code.value} | {code.exit_name} | {consequence} |" for code, consequence in _CONSEQUENCE.items()
+    )
+
+
+def render() -> str:
+    """The whole reference as Markdown."""
+    return "\n".join([_HEAD, *(_section(definition) for definition in definitions()), _exit_codes(), ""])
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(render())
