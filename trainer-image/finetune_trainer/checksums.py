@@ -1,4 +1,4 @@
-"""Checksums of files and folders, the same in every stage."""
+"""The SHA256SUMS file of an artifact, as sha256sum(1) writes and checks it."""
 
 from __future__ import annotations
 
@@ -16,28 +16,23 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def files_below(folder: Path) -> list[Path]:
-    """Every file below `folder`, ordered by its relative path."""
-    return sorted(
-        (path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.relative_to(folder).as_posix()
-    )
+def text_sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def files_below(folder: Path) -> dict[str, Path]:
+    """Every file below `folder` by its relative path, in the order of the paths."""
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return dict(sorted(found.items()))
 
 
 def sums_text(folder: Path) -> str:
-    """The content of a SHA256SUMS file (as sha256sum(1) writes it) for every file below `folder` but itself."""
-    return "".join(
-        f"{file_sha256(path)}  {path.relative_to(folder).as_posix()}\n"
-        for path in files_below(folder)
-        if path.relative_to(folder).as_posix() != SUMS_FILE
-    )
+    """The content of a SHA256SUMS file for every file below `folder` but itself."""
+    lines = (f"{file_sha256(path)}  {name}\n" for name, path in files_below(folder).items() if name != SUMS_FILE)
+    return "".join(lines)
 
 
 def parse_sums(text: str) -> dict[str, str]:
     """From relative path to sha256."""
     pairs = (line.split("  ", 1) for line in text.splitlines() if line)
     return {path: digest for digest, path in pairs}
-
-
-def folder_digest(folder: Path) -> str:
-    """One sha256 for a whole folder: names and contents. `TrainedModel.digest` is this."""
-    return hashlib.sha256(sums_text(folder).encode()).hexdigest()

@@ -1,5 +1,7 @@
 """How a stage says that it cannot go on: one type for each exit code, with words for the person who can act."""
 
+# ruff: noqa: N818 - named like the exit codes they stand for
+
 from __future__ import annotations
 
 from typing import ClassVar, Final
