@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 
 from . import build, cluster, layout
 from .progress import say
@@ -19,18 +20,18 @@ def main() -> None:
 
 def prepare() -> None:
     cluster.prepare()
-    print(build.bin_folder())
+    write(str(build.bin_folder()))
 
 
 def up() -> None:
     started = cluster.start(detached=True)
     instance = started.instance
     assert instance is not None
-    print(f"export KUBECONFIG={instance.kubeconfig}")
-    print(f"export PATH={instance.bin}{os.pathsep}$PATH")
-    print(f"export FINETUNE_S3_ENDPOINT={instance.s3_endpoint}")
-    print(f"export FINETUNE_S3_ACCESS_KEY={layout.S3_ACCESS_KEY}")
-    print(f"export FINETUNE_S3_SECRET_KEY={layout.S3_SECRET_KEY}")
+    write(f"export KUBECONFIG={instance.kubeconfig}")
+    write(f"export PATH={instance.bin}{os.pathsep}$PATH")
+    write(f"export FINETUNE_S3_ENDPOINT={instance.s3_endpoint}")
+    write(f"export FINETUNE_S3_ACCESS_KEY={layout.S3_ACCESS_KEY}")
+    write(f"export FINETUNE_S3_SECRET_KEY={layout.S3_SECRET_KEY}")
 
 
 def down() -> None:
@@ -41,7 +42,11 @@ def down() -> None:
 
 def status() -> None:
     for instance in layout.detached():
-        print(f"cluster {instance.index}: KUBECONFIG={instance.kubeconfig}")
+        write(f"cluster {instance.index}: KUBECONFIG={instance.kubeconfig}")
+
+
+def write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
 
 
 if __name__ == "__main__":

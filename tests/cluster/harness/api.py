@@ -10,7 +10,7 @@ from .credentials import credentials
 from .layout import ADMIN_TOKEN, Instance
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The API server answered with an error."""
 
     def __init__(self, status: int, body: str) -> None:
@@ -62,7 +62,7 @@ class Api:
         finally:
             connection.close()
         if response.status >= http.client.BAD_REQUEST:
-            raise Refused(response.status, answer)
+            raise RefusedError(response.status, answer)
         document: dict[str, Any] = json.loads(answer)
         return document
 

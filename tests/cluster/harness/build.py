@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import Unavailable
+from .errors import UnavailableError
 from .progress import run, step
 
 KUBERNETES = "v1.36.3"
@@ -17,8 +17,8 @@ SOURCES = Path(__file__).resolve().parent.parent
 GO = (1, 26)  # 1.27 breaks /openapi/v2 of Kubernetes 1.36
 VERSION_FLAGS = {
     "gitVersion": KUBERNETES,
-    "gitMajor": KUBERNETES[1:].split(".")[0],
-    "gitMinor": KUBERNETES[1:].split(".")[1],
+    "gitMajor": "1",
+    "gitMinor": "36",
     "gitTreeState": "clean",
 }
 
@@ -113,7 +113,18 @@ def _module(name: str, folder: Path, flags: str) -> Program:
 
     def build(target: Path) -> None:
         ldflags = f"-s -w {flags}"
-        argv = ["go", "build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", ldflags, "-o", target, "."]
+        argv: list[str | Path] = [
+            "go",
+            "build",
+            "-mod=readonly",
+            "-trimpath",
+            "-buildvcs=false",
+            "-ldflags",
+            ldflags,
+            "-o",
+            target,
+            ".",
+        ]
         run(argv, cwd=folder, env=_go_environment(), what=f"building {name}")
 
     return Program(name, digest.hexdigest(), build)
@@ -137,8 +148,8 @@ def _go_environment() -> dict[str, str]:
 def _require_go() -> None:
     wanted = ".".join(map(str, GO))
     if shutil.which("go") is None:
-        raise Unavailable(f"Go is not installed; the test cluster is built with Go {wanted}")
+        raise UnavailableError(f"Go is not installed; the test cluster is built with Go {wanted}")
     version = run(["go", "env", "GOVERSION"], env=_go_environment()).strip()
     number = re.match(r"go(\d+)\.(\d+)", version)
     if number is None or (int(number[1]), int(number[2])) != GO:
-        raise Unavailable(f"the test cluster is built with Go {wanted}, and this is {version}")
+        raise UnavailableError(f"the test cluster is built with Go {wanted}, and this is {version}")

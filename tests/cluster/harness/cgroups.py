@@ -23,11 +23,14 @@ def create(instance: Instance) -> None:
 
 def remove(instance: Instance) -> None:
     """End whatever still runs in the instance's cgroups and remove them."""
+    groups = [hierarchy / instance.name for hierarchy in _hierarchies()]
     deadline = time.monotonic() + GONE_SECONDS
-    while not all([_removed(hierarchy / instance.name) for hierarchy in _hierarchies()]):
+    while any(group.exists() for group in groups):
+        for group in groups:
+            _empty(group)
         if time.monotonic() > deadline:
             raise TimeoutError(f"processes in the cgroup {instance.name} do not end")
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
 def _hierarchies() -> list[Path]:
@@ -37,7 +40,8 @@ def _hierarchies() -> list[Path]:
     return [path for path in MOUNT.iterdir() if path.is_dir() and not path.is_symlink()]
 
 
-def _removed(group: Path) -> bool:
+def _empty(group: Path) -> None:
+    """Kill what is in a cgroup, and remove the folders that are empty by now."""
     for folder, _, _ in os.walk(group, topdown=False):
         try:
             for pid in (Path(folder) / "cgroup.procs").read_text().split():
@@ -45,4 +49,3 @@ def _removed(group: Path) -> bool:
             Path(folder).rmdir()
         except OSError:
             continue
-    return not group.exists()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import build, images, layout, packages, s3
-from .errors import ClusterFailed, Unavailable
+from .errors import ClusterFailedError, UnavailableError
 from .layout import NODE, Instance
 from .progress import run, step
 
@@ -46,7 +46,7 @@ class Cluster:
     instance: Instance | None
 
     def kubectl(self, *arguments: str, input: str | None = None) -> str:  # noqa: A002 - subprocess calls it so
-        """Run kubectl as the cluster's admin and return what it prints; raises CommandFailed."""
+        """Run kubectl as the cluster's admin and return what it prints; raises CommandFailedError."""
         return run([self.kubectl_program, "--kubeconfig", self.kubeconfig, *arguments], text=input)
 
     def apply(self, manifest: str | Mapping[str, Any], namespace: str | None = None) -> str:
@@ -77,7 +77,7 @@ class Cluster:
     ) -> None:
         """Build an image with buildah and bring it into the cluster under `tag`."""
         if self.instance is None:
-            raise Unavailable("images cannot be brought into a cluster that the harness did not start")
+            raise UnavailableError("images cannot be brought into a cluster that the harness did not start")
         images.build_image(self.instance, containerfile, context, tag, build_args)
 
     def advertise(self, resource: str, count: int) -> None:
@@ -97,7 +97,7 @@ def prepare() -> None:
 def start(*, detached: bool = False) -> Cluster:
     """Start a cluster that ends with this process; `detached`, one that runs until `stop`.
 
-    Raises Unavailable when this machine cannot run one, ClusterFailed when it did not start.
+    Raises UnavailableError when this machine cannot run one, ClusterFailedError when it did not start.
     """
     prepare()
     claim = layout.claim()
@@ -110,7 +110,7 @@ def start(*, detached: bool = False) -> Cluster:
             if guardian.poll() is not None or time.monotonic() > deadline:
                 guardian.terminate()
                 guardian.wait()
-                raise ClusterFailed(f"the cluster did not start:\n{instance.log.read_text()[-4000:]}")
+                raise ClusterFailedError(f"the cluster did not start:\n{instance.log.read_text()[-4000:]}")
             time.sleep(0.05)
     return of(instance)
 
@@ -138,7 +138,7 @@ def stop(instance: Instance) -> None:
     deadline = time.monotonic() + STOP_SECONDS
     while instance.home.exists():
         if time.monotonic() > deadline:
-            raise ClusterFailed(f"cluster {instance.index} did not stop; its guardian is process {pid}")
+            raise ClusterFailedError(f"cluster {instance.index} did not stop; its guardian is process {pid}")
         time.sleep(0.05)
 
 

@@ -34,7 +34,7 @@ def write(instance: Instance) -> None:
     alternatives += [f"IP:{address}" for address in (instance.node_ip, instance.api_service_ip, "127.0.0.1")]
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     names = ["-subj", "/CN=kubernetes", "-addext", f"subjectAltName={','.join(alternatives)}"]
-    outputs = ["-keyout", files.certificate_key, "-out", files.certificate]
+    outputs: list[str | Path] = ["-keyout", files.certificate_key, "-out", files.certificate]
     run(["openssl", "req", "-x509", *curve, "-days", "30", *names, *outputs])
     run(["openssl", "genrsa", "-out", files.service_account_key, "2048"])
     files.tokens.write_text(f'{ADMIN_TOKEN},admin,admin,"system:masters"\n')

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """This machine cannot run the test cluster: no root, no Go, no Debian packages."""
 
 
-class ClusterFailed(Exception):
+class ClusterFailedError(Exception):
     """The cluster did not start, or stopped by itself."""
 
 
-class CommandFailed(Exception):
+class CommandFailedError(Exception):
     """A command ended with another status than 0."""
 
     def __init__(self, argv: Sequence[str], status: int, stdout: str, stderr: str) -> None:

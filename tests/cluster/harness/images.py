@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .build import cache
-from .errors import CommandFailed
+from .errors import CommandFailedError
 from .layout import Instance
 from .progress import run, step
 
@@ -29,7 +29,7 @@ COPY root/usr/bin/busybox /sleep
 USER 65532:65532
 ENTRYPOINT ["/sleep", "2147483647"]
 """
-PASSWD = "root:x:0:0:root:/:/bin/sh\nnonroot:x:65532:65532:nonroot:/tmp:/bin/sh\n"
+USERS = "root:x:0:0:root:/:/bin/sh\nnonroot:x:65532:65532:nonroot:/tmp:/bin/sh\n"
 GROUP = "root:x:0:\nnonroot:x:65532:\n"
 BUILT_IN = {SANDBOX: SANDBOX_CONTAINERFILE, BASE: BASE_CONTAINERFILE}
 
@@ -64,7 +64,7 @@ def is_serving(instance: Instance) -> bool:
     """Whether containerd answers."""
     try:
         _ctr(instance, "images", "list", "-q")
-    except CommandFailed:
+    except CommandFailedError:
         return False
     return True
 
@@ -84,7 +84,14 @@ def buildah(*arguments: str | Path) -> str:
     """Run buildah where its mounts and processes end with it, with storage in the cache."""
     storage = cache() / "buildah"
     isolated = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    options = ["--root", storage / "root", "--runroot", storage / "run", "--storage-driver", "overlay"]
+    options: list[str | Path] = [
+        "--root",
+        storage / "root",
+        "--runroot",
+        storage / "run",
+        "--storage-driver",
+        "overlay",
+    ]
     return run([*isolated, "buildah", *options, *arguments], env=dict(os.environ) | {"BUILDAH_ISOLATION": "chroot"})
 
 
@@ -92,12 +99,12 @@ def _load_base() -> None:
     """Make the base image known to buildah, whose storage may have been emptied since it was built."""
     try:
         buildah("inspect", "--type", "image", BASE)
-    except CommandFailed:
+    except CommandFailedError:
         buildah("pull", f"docker-archive:{_built_in(BASE, BUILT_IN[BASE])}")
 
 
 def _built_in(tag: str, containerfile: str) -> Path:
-    digest = hashlib.sha256(containerfile.encode() + PASSWD.encode() + BUSYBOX.read_bytes()).hexdigest()
+    digest = hashlib.sha256(containerfile.encode() + USERS.encode() + BUSYBOX.read_bytes()).hexdigest()
     folder = cache() / "images"
     archive = folder / f"{tag.split('/')[1].replace(':', '-')}-{digest[:16]}.tar"
     if archive.exists():
@@ -119,7 +126,7 @@ def _write_root(root: Path) -> None:
     (root / "tmp").chmod(0o1777)
     for name in ("bin", "lib", "lib64", "sbin"):
         (root / name).symlink_to(f"usr/{name}")
-    (root / "etc/passwd").write_text(PASSWD)
+    (root / "etc/passwd").write_text(USERS)
     (root / "etc/group").write_text(GROUP)
     busybox = root / "usr/bin/busybox"
     busybox.write_bytes(BUSYBOX.read_bytes())

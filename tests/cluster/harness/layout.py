@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import Unavailable
+from .errors import UnavailableError
 
 ROOT = Path("/var/tmp/finetune-cluster")  # noqa: S108 - owned by root, and not named by chance
 COPIES = 8
@@ -129,7 +129,7 @@ def claim() -> Claim:
             os.close(lock)
             continue
         return Claim(Instance(index), lock)
-    raise Unavailable(f"all {COPIES} copies of the test cluster are running; stop one with `harness down`")
+    raise UnavailableError(f"all {COPIES} copies of the test cluster are running; stop one with `harness down`")
 
 
 def detached() -> list[Instance]:

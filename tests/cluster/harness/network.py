@@ -54,7 +54,7 @@ def resolves(server: str, name: str) -> bool:
         except OSError:
             return False
     _, flags, _, answers = struct.unpack(">4H", reply[:8])
-    return flags & 0xF == 0 and answers > 0
+    return bool(flags & 0xF == 0 and answers > 0)
 
 
 def _ip(arguments: str, *files: int) -> None:

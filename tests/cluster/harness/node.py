@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import components, credentials, images, network, storage
-from .api import Api, Refused
+from .api import Api, RefusedError
 from .components import Component
-from .errors import ClusterFailed
+from .errors import ClusterFailedError
 from .layout import NODE, Instance
 from .progress import run, say
 
@@ -28,6 +28,16 @@ PRIVATE = {
     "/var/lib/kubelet": "kubelet",
     "/var/log/containers": "container-logs",
     "/var/log/pods": "pod-logs",
+}
+
+# Settings of the whole kernel that the kubelet would change: it finds here what it wants to set.
+KERNEL_SETTINGS = {
+    "kernel/keys/root_maxbytes": "25000000",
+    "kernel/keys/root_maxkeys": "1000000",
+    "kernel/panic": "10",
+    "kernel/panic_on_oops": "1",
+    "vm/overcommit_memory": "1",
+    "vm/panic_on_oom": "0",
 }
 
 
@@ -46,6 +56,7 @@ def main() -> None:
 def manage(instance: Instance, host_network: int) -> NoReturn:
     """Bring everything up, then wait for the first component that ends."""
     hide_host_folders(instance)
+    hide_kernel_settings(instance)
     network.join_host(instance, host_network)
     os.close(host_network)
     for folder in ("logs", "s3", "volumes", "volume-plugins"):
@@ -68,6 +79,17 @@ def hide_host_folders(instance: Instance) -> None:
         else:
             (instance.home / source).mkdir()
             run(["mount", "--bind", instance.home / source, target])
+
+
+def hide_kernel_settings(instance: Instance) -> None:
+    """Mount files over the kernel's settings, so that the host's stay as they are."""
+    folder = instance.home / "kernel-settings"
+    for name, value in KERNEL_SETTINGS.items():
+        setting = folder / name
+        setting.parent.mkdir(parents=True, exist_ok=True)
+        setting.write_text(f"{value}\n")
+        if Path("/proc/sys", name).exists():
+            run(["mount", "--bind", setting, Path("/proc/sys", name)])
 
 
 class Node:
@@ -95,11 +117,11 @@ class Node:
         say(f"control plane after {control_plane:.1f} s, all of it after {time.monotonic() - began:.1f} s")
 
     def check(self) -> None:
-        """Raise ClusterFailed when a component has ended."""
+        """Raise ClusterFailedError when a component has ended."""
         for name, process in self._running.items():
             if process.poll() is not None:
                 log = self._instance.logs / f"{name}.log"
-                raise ClusterFailed(f"{name} ended with status {process.returncode}:\n{log.read_text()[-2000:]}")
+                raise ClusterFailedError(f"{name} ended with status {process.returncode}:\n{log.read_text()[-2000:]}")
 
     def _start(self, wanted: list[Component]) -> None:
         for component in wanted:
@@ -113,14 +135,14 @@ class Node:
         while not done():
             self.check()
             if time.monotonic() > deadline:
-                raise ClusterFailed(f"{what} was not ready after {READY_SECONDS:.0f} s")
+                raise ClusterFailedError(f"{what} was not ready after {READY_SECONDS:.0f} s")
             time.sleep(0.05)
 
 
 def attempt(action: Callable[[], object]) -> bool:
     try:
         action()
-    except (OSError, Refused):
+    except (OSError, RefusedError):
         return False
     return True
 
@@ -128,7 +150,7 @@ def attempt(action: Callable[[], object]) -> bool:
 def node_is_ready(api: Api) -> bool:
     try:
         conditions = api.get(f"/api/v1/nodes/{NODE}").get("status", {}).get("conditions", [])
-    except (OSError, Refused):
+    except (OSError, RefusedError):
         return False
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 
-from .errors import CommandFailed, Unavailable
+from .errors import CommandFailedError, UnavailableError
 from .progress import run, step
 
 PACKAGES = (
@@ -22,9 +22,9 @@ PACKAGES = (
 def install() -> None:
     """Install the missing packages with apt-get."""
     if os.geteuid() != 0:
-        raise Unavailable("the test cluster needs root: it makes namespaces, mounts and containers")
+        raise UnavailableError("the test cluster needs root: it makes namespaces, mounts and containers")
     if shutil.which("dpkg-query") is None or shutil.which("apt-get") is None:
-        raise Unavailable("the test cluster needs Debian's packages, and there is no apt-get here")
+        raise UnavailableError("the test cluster needs Debian's packages, and there is no apt-get here")
     missing = [package for package in PACKAGES if not _is_installed(package)]
     if not missing:
         return
@@ -38,5 +38,5 @@ def install() -> None:
 def _is_installed(package: str) -> bool:
     try:
         return run(["dpkg-query", "-W", "-f", "${db:Status-Status}", package]) == "installed"
-    except CommandFailed:
+    except CommandFailedError:
         return False

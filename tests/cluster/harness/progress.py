@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import CommandFailed
+from .errors import CommandFailedError
 
 HEARTBEAT_SECONDS = 30.0
 
 
 def say(message: str) -> None:
     """Print one line of progress; standard output stays free for what a caller evaluates."""
-    print(f"[cluster] {message}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"[cluster] {message}\n")
+    sys.stderr.flush()
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def step(what: str) -> Iterator[None]:
     say(f"{what}: {time.monotonic() - started:.1f} s")
 
 
-def run(
+def run(  # noqa: PLR0913 - the options of subprocess, each by its name
     command: Sequence[str | Path],
     *,
     cwd: Path | None = None,
@@ -37,8 +38,9 @@ def run(
 ) -> str:
     """Run a command to its end and return its standard output.
 
-    `text` is its standard input, `pass_fds` the open files it inherits. With `what`, a line says every half minute that it still runs.
-    Raises CommandFailed with the command's own words.
+    `text` is its standard input, `pass_fds` the open files it inherits.
+    With `what`, a line says every half minute that it still runs.
+    Raises CommandFailedError with the command's own words.
     """
     argv = [str(part) for part in command]
     process = subprocess.Popen(
@@ -62,5 +64,5 @@ def run(
             if what:
                 say(f"{what}: {time.monotonic() - started:.0f} s so far")
     if process.returncode:
-        raise CommandFailed(argv, process.returncode, out, err)
+        raise CommandFailedError(argv, process.returncode, out, err)
     return out

@@ -14,7 +14,7 @@ REGION = "us-east-1"
 TIMEOUT_SECONDS = 30.0
 
 
-class S3Refused(Exception):
+class S3RefusedError(Exception):
     """The object store answered with an error."""
 
 
@@ -62,7 +62,7 @@ class S3:
             f"{urllib.parse.quote(name, safe='')}={urllib.parse.quote(value, safe='')}"
             for name, value in sorted((query or {}).items())
         )
-        headers = self._signed(method, encoded, parameters, host, data, datetime.now(UTC))
+        headers = self._signed((method, encoded, parameters), host, data, datetime.now(UTC))
         kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
         connection = kind(host, timeout=TIMEOUT_SECONDS)
         try:
@@ -72,18 +72,19 @@ class S3:
         finally:
             connection.close()
         if response.status >= http.client.BAD_REQUEST:
-            raise S3Refused(f"{method} {path}: {response.status} {answer.decode(errors='replace')}")
+            raise S3RefusedError(f"{method} {path}: {response.status} {answer.decode(errors='replace')}")
         return answer
 
-    def _signed(self, method: str, path: str, query: str, host: str, data: bytes, now: datetime) -> dict[str, str]:
+    def _signed(self, target: tuple[str, str, str], host: str, data: bytes, now: datetime) -> dict[str, str]:
+        """The headers that sign a request for (method, path, query)."""
         stamp = now.strftime("%Y%m%dT%H%M%SZ")
         digest = hashlib.sha256(data).hexdigest()
         signed = {"host": host, "x-amz-content-sha256": digest, "x-amz-date": stamp}
         names = ";".join(signed)
         lines = "".join(f"{name}:{value}\n" for name, value in signed.items())
-        canonical = "\n".join([method, path, query, lines, names, digest])
+        canonical = "\n".join([*target, lines, names, digest])
         scope = f"{stamp[:8]}/{REGION}/s3/aws4_request"
-        text = "\n".join(["AWS4-HMAC-SHA256", stamp, scope, hashlib.sha256(canonical.encode()).hexdigest()])
+        text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
         key = f"AWS4{self.secret_key}".encode()
         for part in (*scope.split("/"), text):
             key = hmac.digest(key, part.encode(), "sha256")

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .api import Api, Refused
+from .api import Api, RefusedError
 from .layout import Instance
+from .progress import say
 
 PROVISIONER = "finetune-operator.io/test-folders"
 CLAIMS = "/api/v1/persistentvolumeclaims"
@@ -82,7 +83,7 @@ class Provisioner:
         folder.chmod(0o777)
         try:
             self._api.create(VOLUMES, volume_for(claim, folder))
-        except Refused as error:
+        except RefusedError as error:
             if error.status != CONFLICT:
                 raise
 
@@ -94,7 +95,7 @@ class Provisioner:
         shutil.rmtree(self._folders / volume["metadata"]["name"], ignore_errors=True)
         try:
             self._api.delete(f"{VOLUMES}/{volume['metadata']['name']}")
-        except Refused as error:
+        except RefusedError as error:
             if error.status != NOT_FOUND:
                 raise
 
@@ -106,8 +107,8 @@ def follow(api: Api, path: str, seen: Callable[[dict[str, Any]], None]) -> None:
             for kind, manifest in api.watch(path):
                 if kind != "DELETED":
                     seen(manifest)
-        except (OSError, ValueError, Refused) as error:
-            print(f"watch of {path} lost: {error}", file=sys.stderr, flush=True)
+        except (OSError, ValueError, RefusedError) as error:
+            say(f"watch of {path} lost: {error}")
         time.sleep(1)
 
 
