@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from finetune_trainer.contract import Stage
-
 from finetune_operator.api.base import GROUP
+from finetune_trainer.contract import Stage
 
 MANAGED_BY: Final = "finetune-operator"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from finetune_trainer.contract import ExitCode, Progress, Result, Stage
-
 from finetune_operator.api.resources import FineTuneJob, Template
 from finetune_operator.plan.resolved import ResolvedSpec
+from finetune_trainer.contract import ExitCode, Progress, Result, Stage
 
 
 class PodPhase(StrEnum):

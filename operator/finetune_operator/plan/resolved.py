@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pydantic import Field, JsonValue
+
+from finetune_operator.api.base import ApiModel
 from finetune_trainer.contract import (
     CheckpointPolicy,
     DataPolicy,
@@ -12,9 +15,6 @@ from finetune_trainer.contract import (
     TrainingConfig,
     WorkspacePolicy,
 )
-from pydantic import Field, JsonValue
-
-from finetune_operator.api.base import ApiModel
 
 
 class ClaimToCreate(ApiModel):
@@ -30,7 +30,8 @@ class ClaimToCreate(ApiModel):
 
 class ResolvedSpec(ApiModel):
     """Fixed in the ConfigMap <job>-resolved when the job starts, so that a template that is edited later
-    changes nothing in a job that runs."""
+    changes nothing in a job that runs.
+    """
 
     template: str
     """kind/name@resourceVersion."""
