@@ -50,6 +50,8 @@ class Env(StrEnum):
     """Host name of rank 0 (torch.distributed's own name for it)."""
     MASTER_PORT = "MASTER_PORT"
     """Port of the rendezvous on rank 0."""
+    GRACE_SECONDS = "FINETUNE_GRACE_SECONDS"
+    """Seconds between the wish to stop and the kill; a little less than the pod's own grace period. 25 when unset."""
 
 
 PROGRESS_FILE: Final = "progress.json"

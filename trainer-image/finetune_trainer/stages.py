@@ -1,0 +1,26 @@
+"""`python -m finetune_trainer.stages prepare|publish`: the stages that one process does."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import NoReturn
+
+from finetune_trainer import prepare, publish
+from finetune_trainer.contract import Result, Stage
+from finetune_trainer.errors import Interrupted
+from finetune_trainer.worker import Orders, work
+
+
+def _stop(_signal: int, _frame: object) -> NoReturn:
+    raise Interrupted("stopped before it was done; it starts again from the beginning")
+
+
+def _run(orders: Orders) -> Result:
+    signal.signal(signal.SIGTERM, _stop)
+    stage = prepare if orders.config.stage is Stage.PREPARE else publish
+    return stage.run(orders.config, orders.paths, orders.reporter.notify)
+
+
+if __name__ == "__main__":
+    work(Stage(sys.argv[1]), _run)
