@@ -37,7 +37,7 @@ class StopAndSave(TrainerCallback):  # type: ignore[misc] # transformers has no 
         self.stopping = False
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, _args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         due = self._every is not None and time.monotonic() - self._saved >= self._every
         self.stopping, save = self._gang.any_of(self._stop_file.exists(), due and self._gang.is_first)
@@ -50,7 +50,7 @@ class StopAndSave(TrainerCallback):  # type: ignore[misc] # transformers has no 
         return control
 
     def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, _args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         if self.stopping:
             control.should_save = control.should_evaluate = False
@@ -126,15 +126,15 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc] # transformers ha
     def loss(self) -> float | None:
         return self._logs.get("loss")
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+    def on_train_begin(self, _args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         self.watch.resume()
         self._write(state, message="training")
 
     def on_log(
         self,
-        args: TrainingArguments,
+        _args: TrainingArguments,
         state: TrainerState,
-        control: TrainerControl,
+        _control: TrainerControl,
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
@@ -148,9 +148,9 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc] # transformers ha
 
     def on_evaluate(
         self,
-        args: TrainingArguments,
+        _args: TrainingArguments,
         state: TrainerState,
-        control: TrainerControl,
+        _control: TrainerControl,
         metrics: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
@@ -162,11 +162,11 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc] # transformers ha
         self.watch.resume()
         self._write(state)
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+    def on_save(self, _args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         self.watch.resume()
         self._write(state, message="training")
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+    def on_train_end(self, _args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         self._write(state, message="trained")
 
     def _write_if_due(self, state: TrainerState) -> None:
@@ -197,6 +197,6 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc] # transformers ha
 
 def peak_memory_bytes() -> int:
     """Most memory this process has held: of its GPU, or of the host when it trains without one."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         return int(torch.cuda.max_memory_reserved())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

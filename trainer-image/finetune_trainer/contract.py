@@ -91,10 +91,14 @@ class ExitCode(IntEnum):
     @classmethod
     def of(cls, code: int) -> ExitCode:
         """The exit code with this number; signals are `KILLED`, numbers nobody assigned are `INTERNAL`."""
-        if code in cls:
+        try:
             return cls(code)
-        return cls.KILLED if code > 128 else cls.INTERNAL
+        except ValueError:
+            return cls.KILLED if code > _SIGNALS else cls.INTERNAL
 
+
+_SIGNALS: Final = 128
+"""A shell's exit code for a process that a signal ended is this plus the signal's number."""
 
 _FINAL: Final = frozenset(
     {

@@ -26,7 +26,7 @@ BACKENDS: Final = {Device.CPU: "gloo", Device.CUDA: "nccl"}
 
 @dataclass(frozen=True)
 class Gang:
-    """This process among the others. The control group talks over TCP, apart from the gradients."""
+    """One process among the others. The control group talks over TCP, apart from the gradients."""
 
     rank: int
     local_rank: int

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from finetune_trainer import log
 from finetune_trainer.contract import Progress, Stage
 from finetune_trainer.handshake import replace_file
 
@@ -57,6 +58,7 @@ class Reporter:
 
     def notify(self, message: str) -> None:
         """Say what the stage is doing now."""
+        log.logger().info(message)
         self.update(message=message)
 
 
@@ -135,7 +137,7 @@ def _handler(read: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *_: object) -> None:
             """Scrapes are not worth a line."""
 
     return Handler

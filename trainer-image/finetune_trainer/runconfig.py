@@ -30,5 +30,5 @@ def read_config(stage: Stage, environ: Mapping[str, str]) -> RunConfig:
 
 
 def node_rank(environ: Mapping[str, str]) -> int:
-    """This pod's number among the train stage's pods; 0 outside an Indexed Job."""
+    """The pod's number among the train stage's pods; 0 outside an Indexed Job."""
     return int(environ.get(Env.NODE_RANK) or 0)

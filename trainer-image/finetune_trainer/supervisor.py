@@ -20,8 +20,8 @@ from typing import Final
 
 from finetune_trainer import log
 from finetune_trainer.contract import PROGRESS_PORT, Env, ExitCode, Result, RunConfig, Stage
-from finetune_trainer.errors import Internal, StageError
 from finetune_trainer.environment import worker_environment
+from finetune_trainer.errors import Internal, StageError
 from finetune_trainer.handshake import Handshake
 from finetune_trainer.output import Relay
 from finetune_trainer.report import Reporter, serve

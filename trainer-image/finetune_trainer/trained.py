@@ -16,6 +16,7 @@ from finetune_trainer.handshake import replace_file
 from finetune_trainer.manifest import FileDigest, TornError
 from finetune_trainer.uris.address import Address
 from finetune_trainer.workspace import Paths, replacing_folder, writing
+
 if TYPE_CHECKING:
     from finetune_trainer.uris.folder import Folder
 

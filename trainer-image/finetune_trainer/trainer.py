@@ -28,7 +28,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc] # trl has no types
     to be wrapped as planned. Adapters on a quantised model stay fp32 (in bf16 a resumed run drifts).
     """
 
-    def __init__(  # noqa: PLR0913 - what it adds to SFTTrainer's own arguments
+    def __init__(
         self, *, gang: Gang, store: CheckpointStore, figures: ProgressCallback, method: Method, run: str, **sft: Any
     ) -> None:
         super().__init__(**sft)
