@@ -1,0 +1,157 @@
+"""Requests to the API server: JSON in, JSON out, errors as types, writes only while this process leads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import aiohttp
+import pydantic_core
+from kubernetes.aio.client import ApiClient
+
+from finetune_operator.plan.names import FIELD_MANAGER
+from finetune_operator.runtime.kinds import Kind
+from finetune_operator.runtime.resync import Page
+from finetune_operator.runtime.workers import TransientError
+
+JSON: Final = "application/json"
+APPLY_PATCH: Final = "application/apply-patch+yaml"
+MERGE_PATCH: Final = "application/merge-patch+json"
+METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
+WRITE_SECONDS: Final = 4.0
+"""Less than what the lease leaves between the last write and a takeover."""
+READ_SECONDS: Final = 10.0
+LIST_SECONDS: Final = 60.0
+_PAGE: Final = 250
+_REFUSALS: Final = frozenset({400, 403, 422})
+
+Query = Sequence[tuple[str, str]]
+
+
+class ApiError(Exception):
+    """The API server answered with an error."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+
+class RefusedError(ApiError):
+    """The request will be refused as long as nothing else changes: invalid, forbidden, over quota."""
+
+
+class NotFoundError(ApiError):
+    """The object, or its namespace, does not exist."""
+
+
+class ConflictError(ApiError):
+    """The object exists already, or has changed since it was read."""
+
+
+class UnavailableError(ApiError, TransientError):
+    """The API server is overloaded, starting, out of reach, or refused the credentials for now."""
+
+
+class Client:
+    """The API server. `fence` is called before every write and raises when this process may not write."""
+
+    def __init__(self, api: ApiClient, fence: Callable[[], None], count: Callable[[str, str], None]) -> None:
+        self._api = api
+        self._fence = fence
+        self._count = count
+        api.user_agent = FIELD_MANAGER
+
+    async def get(self, path: str, query: Query = (), accept: str = JSON) -> Any:
+        return await self._json("GET", path, query, timeout=READ_SECONDS, accept=accept)
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> Any:
+        return await self._write("POST", path, [("fieldManager", FIELD_MANAGER)], body, JSON)
+
+    async def replace(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Writes an object as a whole, if its resourceVersion is the newest."""
+        return await self._write("PUT", path, [("fieldManager", FIELD_MANAGER)], body, JSON)
+
+    async def apply(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Server-side apply: the fields in `body` are ours, whoever else had set them."""
+        query = [("fieldManager", FIELD_MANAGER), ("force", "true")]
+        return await self._write("PATCH", path, query, body, APPLY_PATCH)
+
+    async def merge(self, path: str, body: Mapping[str, Any]) -> Any:
+        return await self._write("PATCH", path, [("fieldManager", FIELD_MANAGER)], body, MERGE_PATCH)
+
+    async def delete(self, path: str, uid: str, propagation: str) -> Any:
+        """Deletes the object with this uid, and no other that may have its name by now."""
+        body = {"propagationPolicy": propagation, "preconditions": {"uid": uid}}
+        return await self._write("DELETE", path, (), body, JSON)
+
+    async def pages(self, kind: Kind, namespace: str | None) -> AsyncIterator[Page]:
+        """All objects of a kind, a page at a time."""
+        selector = [("labelSelector", kind.selector)] if kind.selector else []
+        follow = ""
+        while True:
+            query = [("limit", str(_PAGE)), *selector, *([("continue", follow)] if follow else [])]
+            found = await self._json("GET", kind.path(namespace), query, timeout=LIST_SECONDS, accept=JSON)
+            yield Page(tuple(found["items"]), int(found["metadata"]["resourceVersion"]))
+            follow = found["metadata"].get("continue", "")
+            if not follow:
+                return
+
+    async def raw(self, path: str, seconds: float) -> bytes:
+        """The body of an answer that is not the API server's own (a pod's, by its proxy)."""
+        return await self._send("GET", path, (), None, JSON, JSON, seconds)
+
+    async def close(self) -> None:
+        await self._api.close()
+
+    async def _write(self, method: str, path: str, query: Query, body: Mapping[str, Any], content: str) -> Any:
+        self._fence()
+        return pydantic_core.from_json(await self._send(method, path, query, body, content, JSON, WRITE_SECONDS))
+
+    async def _json(self, method: str, path: str, query: Query, *, timeout: float, accept: str) -> Any:  # noqa: ASYNC109 - given to the HTTP client
+        return pydantic_core.from_json(await self._send(method, path, query, None, JSON, accept, timeout))
+
+    async def _send(  # noqa: PLR0913, PLR0917 - the one place that knows everything of a request
+        self,
+        method: str,
+        path: str,
+        query: Query,
+        body: Mapping[str, Any] | None,
+        content: str,
+        accept: str,
+        seconds: float,
+    ) -> bytes:
+        headers = {"Accept": accept, "Content-Type": content, **self._api.default_headers}
+        await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        try:
+            answer = await self._api.call_api(
+                method, url, headers, body, _request_timeout=aiohttp.ClientTimeout(total=seconds)
+            )
+            data: bytes = await answer.read()
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+            self._count("<error>", method)
+            raise UnavailableError(0, type(error).__name__, str(error) or f"no answer in {seconds:g} s") from error
+        self._count(str(answer.status), method)
+        if answer.status >= 300:  # noqa: PLR2004 - where HTTP's successes end
+            raise _error(answer.status, data)
+        return data
+
+
+def _error(code: int, data: bytes) -> ApiError:
+    try:
+        status = pydantic_core.from_json(data)
+        reason, message = str(status.get("reason", "")), str(status.get("message", ""))
+    except (ValueError, AttributeError):
+        reason, message = "", data[:512].decode(errors="replace")
+    if code in _REFUSALS:
+        return RefusedError(code, reason, message)
+    if code == 404:  # noqa: PLR2004 - HTTP
+        return NotFoundError(code, reason, message)
+    if code == 409:  # noqa: PLR2004 - HTTP
+        return ConflictError(code, reason, message)
+    return UnavailableError(code, reason, message)

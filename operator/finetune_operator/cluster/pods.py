@@ -1,0 +1,135 @@
+"""Reads pods: how far they are, how they ended, and what keeps them from starting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from finetune_trainer.contract import Result
+from pydantic import ValidationError
+
+from finetune_operator.plan.names import CONTAINER, LABEL_ATTEMPT
+from finetune_operator.plan.observed import PodPhase, PodState
+
+Json = Mapping[str, Any]
+
+INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
+_PHASES: Final = {phase.value: phase for phase in PodPhase}
+_UNTOLD: Final = frozenset({"Error", "Completed"})
+_STARTING: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
+
+
+@dataclass(frozen=True)
+class PodAddress:
+    """Where a running pod can be asked for its progress."""
+
+    name: str
+    ip: str
+
+
+def pod_state(pod: Json) -> PodState:
+    """A pod's JSON as a PodState."""
+    metadata, status = pod["metadata"], pod.get("status", {})
+    labels = metadata.get("labels") or {}
+    ended = _terminated(_trainer(status))
+    words = str(ended.get("message") or "")
+    result = _result(words)
+    disruption = _condition(status, "DisruptionTarget")
+    return PodState(
+        name=metadata["name"],
+        phase=_phase(status),
+        created=_time(metadata["creationTimestamp"]),
+        index=int(labels.get(INDEX_LABEL) or 0),
+        attempt=int(labels[LABEL_ATTEMPT]) if labels.get(LABEL_ATTEMPT, "").isdigit() else None,
+        deleting="deletionTimestamp" in metadata,
+        exit_code=ended.get("exitCode"),
+        finished=_time(ended["finishedAt"]) if ended.get("finishedAt") else None,
+        result=result,
+        last_words="" if result else words.strip(),
+        reason=_reason(status, ended, disruption),
+        disrupted=disruption is not None,
+        problem=_problem(status),
+    )
+
+
+def address(pod: Json) -> PodAddress | None:
+    """The address of a pod that runs and has rank 0."""
+    metadata, status = pod["metadata"], pod.get("status", {})
+    index = (metadata.get("labels") or {}).get(INDEX_LABEL, "0")
+    if index != "0" or status.get("phase") != PodPhase.RUNNING or not status.get("podIP"):
+        return None
+    if "running" not in _trainer(status).get("state", {}):
+        return None
+    return PodAddress(metadata["name"], status["podIP"])
+
+
+def is_held_up(pod: Json) -> bool:
+    """Whether a pod has a node but no container yet: only its events can say what it waits for."""
+    status = pod.get("status", {})
+    if status.get("phase") != PodPhase.PENDING or _condition(status, "PodScheduled") is None:
+        return False
+    containers = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+    return all(_waiting(container).get("reason", "") in _STARTING for container in containers)
+
+
+def _phase(status: Json) -> PodPhase:
+    return _PHASES.get(status.get("phase", "Pending"), PodPhase.UNKNOWN)
+
+
+def _trainer(status: Json) -> Json:
+    containers = status.get("containerStatuses") or ()
+    return next((container for container in containers if container["name"] == CONTAINER), {})
+
+
+def _terminated(container: Json) -> Json:
+    return container.get("state", {}).get("terminated") or {}
+
+
+def _waiting(container: Json) -> Json:
+    return container.get("state", {}).get("waiting") or {}
+
+
+def _condition(status: Json, wanted: str) -> Json | None:
+    """The condition of this type, if it is true."""
+    found = (c for c in status.get("conditions") or () if c["type"] == wanted and c["status"] == "True")
+    return next(found, None)
+
+
+def _result(words: str) -> Result | None:
+    if not words.lstrip().startswith("{"):
+        return None
+    try:
+        return Result.model_validate_json(words)
+    except ValidationError:
+        return None
+
+
+def _reason(status: Json, ended: Json, disruption: Json | None) -> str | None:
+    if ended.get("reason") and ended["reason"] not in _UNTOLD:
+        return str(ended["reason"])
+    if disruption and disruption.get("reason"):
+        return str(disruption["reason"])
+    return str(status["reason"]) if status.get("reason") else None
+
+
+def _problem(status: Json) -> str | None:
+    """Why a pod does not start, in Kubernetes' own words."""
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return _words(condition)
+    for container in [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]:
+        waiting = _waiting(container)
+        if waiting.get("reason", "") not in _STARTING:
+            return _words(waiting)
+    return None
+
+
+def _words(told: Json) -> str:
+    reason, message = told.get("reason", ""), told.get("message", "")
+    return f"{reason}: {message}" if reason and message else reason or message
+
+
+def _time(moment: str) -> datetime:
+    return datetime.fromisoformat(moment)

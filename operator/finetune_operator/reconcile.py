@@ -1,0 +1,91 @@
+"""One look at one job: observe, plan, apply, and write the status if it differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+from pydantic import ValidationError
+
+from finetune_operator.api.resources import FineTuneJob
+from finetune_operator.cluster import events
+from finetune_operator.cluster.apply import Applier
+from finetune_operator.cluster.client import Client, RefusedError
+from finetune_operator.cluster.observe import Observer
+from finetune_operator.plan.observed import Observed
+from finetune_operator.plan.plan import Plan
+from finetune_operator.plan.planner import Rejection, plan, rejected
+from finetune_operator.plan.settings import PlanSettings
+from finetune_operator.runtime.kinds import JobKey
+from finetune_operator.runtime.store import Record, Store
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Reconciler:
+    """Level-triggered: it looks at what is, never at what woke it. Doing it twice changes nothing."""
+
+    store: Store
+    client: Client
+    observer: Observer
+    applier: Applier
+    forget: Callable[[JobKey], None]
+    """Called for a job that has ended or is gone."""
+    settings: PlanSettings
+    now: Callable[[], datetime]
+
+    async def reconcile(self, key: JobKey) -> float | None:
+        """Returns the seconds after which to look again although nothing happened."""
+        record = self.store.job(key)
+        if record is None or record.ended:
+            self.forget(key)
+            return None
+        job = _parse(record, key)
+        if job is None or job.metadata.deletion_timestamp:
+            return None
+        now = self.now()
+        seen = await self.observer.observe(key, job, now)
+        decided = plan(seen.observed, now, self.settings)
+        decided = await self._act(key, seen.observed, decided, now)
+        await self._tell(key, job, decided, now)
+        return _soonest(decided.requeue_after, seen.recheck_after)
+
+    async def _act(self, key: JobKey, observed: Observed, decided: Plan, now: datetime) -> Plan:
+        """Does the plan's actions in order; the first that is refused makes it another plan."""
+        uid = observed.job.metadata.uid
+        for action in decided.actions:
+            try:
+                await self.applier.carry_out(key, uid, action)
+            except RefusedError as error:
+                rejection = Rejection(error.status, error.reason, error.message)
+                return rejected(observed, decided, rejection, now)
+        return decided
+
+    async def _tell(self, key: JobKey, job: FineTuneJob, decided: Plan, now: datetime) -> None:
+        status = decided.status
+        log = _log.bind(job=key.name, namespace=key.namespace, uid=job.metadata.uid, attempt=status.attempt)
+        for action in decided.actions:
+            log.info("acted", action=type(action).__name__)
+        for event in decided.events:
+            log.info("event", reason=event.reason.value, message=event.message)
+            await events.send(self.client, job, event, now)
+        if job.status is None or status != job.status:
+            await self.applier.write_status(key, job, status)
+            log.debug("status_written", phase=status.phase.value, reason=status.reason)
+
+
+def _parse(record: Record, key: JobKey) -> FineTuneJob | None:
+    try:
+        return FineTuneJob.model_validate_json(record.raw)
+    except ValidationError as error:
+        # The schema lets nothing through that this cannot read, unless the CRD is another version's.
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        _log.error("job_unreadable", job=key.name, namespace=key.namespace, uid=record.uid, problems=problems)  # noqa: TRY400
+        return None
+
+
+def _soonest(*delays: float | None) -> float | None:
+    return min((delay for delay in delays if delay is not None), default=None)

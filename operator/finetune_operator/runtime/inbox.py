@@ -1,0 +1,44 @@
+"""Where observations come in: they update the store, and the jobs they concern are queued."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from finetune_operator.runtime.kinds import JobKey, Kind
+from finetune_operator.runtime.queue import WorkQueue
+from finetune_operator.runtime.store import Record, Ref, Store
+
+
+class Inbox:
+    """One door for watch events, resyncs and the API server's answers to our own writes.
+
+    A process that does not lead keeps its store warm, and queues nothing.
+    """
+
+    def __init__(self, store: Store, queue: WorkQueue[JobKey]) -> None:
+        self._store = store
+        self._queue = queue
+        self._open = False
+
+    def seen(self, record: Record) -> None:
+        """An object as it stands now."""
+        self._enqueue(self._store.put(record))
+
+    def gone(self, kind: Kind, ref: Ref, uid: str) -> None:
+        """An object that no longer exists."""
+        self._enqueue(self._store.remove(kind, ref, uid))
+
+    def open(self) -> None:
+        """Begins to queue, first of all every job that has not ended."""
+        self._open = True
+        self._enqueue(self._store.open_jobs())
+
+    def close(self) -> None:
+        """Stops queueing, and forgets what waits."""
+        self._open = False
+        self._queue.clear()
+
+    def _enqueue(self, keys: Iterable[JobKey]) -> None:
+        if self._open:
+            for key in keys:
+                self._queue.add(key)
