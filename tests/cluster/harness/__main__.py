@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from . import build, cluster, layout
+from . import build, cluster, guardian, layout
 from .progress import say
 
 
@@ -38,6 +38,7 @@ def down() -> None:
     for instance in layout.detached():
         cluster.stop(instance)
         say(f"cluster {instance.index} stopped")
+    guardian.sweep_abandoned()
 
 
 def status() -> None:

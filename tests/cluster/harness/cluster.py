@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import build, images, layout, packages, s3
+from . import build, guardian, images, layout, packages, s3
 from .errors import ClusterFailedError, UnavailableError
 from .layout import NODE, Instance
 from .progress import run, step
@@ -100,16 +100,17 @@ def start(*, detached: bool = False) -> Cluster:
     Raises UnavailableError when this machine cannot run one, ClusterFailedError when it did not start.
     """
     prepare()
+    guardian.sweep_abandoned()
     claim = layout.claim()
     instance = claim.instance
     instance.ready.unlink(missing_ok=True)
     with step(f"starting cluster {instance.index}"):
-        guardian = _start_guardian(claim, detached=detached)
+        process = _start_guardian(claim, detached=detached)
         deadline = time.monotonic() + START_SECONDS
         while not instance.ready.exists():
-            if guardian.poll() is not None or time.monotonic() > deadline:
-                guardian.terminate()
-                guardian.wait()
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.terminate()
+                process.wait()
                 raise ClusterFailedError(f"the cluster did not start:\n{instance.log.read_text()[-4000:]}")
             time.sleep(0.05)
     return of(instance)
@@ -149,7 +150,7 @@ def _start_guardian(claim: layout.Claim, *, detached: bool) -> subprocess.Popen[
     arguments = [str(claim.instance.index), str(claim.lock), "-" if lifeline is None else str(lifeline)]
     search = os.pathsep.join(filter(None, (os.environ.get("PATH"), "/usr/sbin:/usr/bin:/sbin:/bin")))
     with claim.instance.log.open("wb") as log:
-        guardian = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", f"{__package__}.guardian", *arguments],
             env=dict(os.environ) | {"PYTHONPATH": str(IMPORT_ROOT), "PATH": search},
             stdin=subprocess.DEVNULL,
@@ -160,4 +161,4 @@ def _start_guardian(claim: layout.Claim, *, detached: bool) -> subprocess.Popen[
         )
     for file in files:
         os.close(file)
-    return guardian
+    return process

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 
-from . import build, cgroups
+from . import build, cgroups, layout
 from .layout import Instance
 
 UNSHARE = ("unshare", "--mount", "--propagation", "slave", "--net", "--ipc", "--uts", "--pid", "--mount-proc")
@@ -47,6 +47,12 @@ def start_node(instance: Instance) -> subprocess.Popen[bytes]:
     process = subprocess.Popen([*bound, *node], pass_fds=(host_network,), stdin=subprocess.DEVNULL)
     os.close(host_network)
     return process
+
+
+def sweep_abandoned() -> None:
+    """Remove what is left of every instance whose guardian was killed."""
+    for claim in layout.abandoned():
+        sweep(claim.instance)
 
 
 def sweep(instance: Instance) -> None:

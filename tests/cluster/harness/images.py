@@ -13,6 +13,7 @@ from .progress import run, step
 SANDBOX = "localhost/finetune-sandbox:test"
 BASE = "localhost/finetune-base:test"
 BUSYBOX = Path("/bin/busybox")
+# A static busybox crashes where it asks for a name: wget does, nc with an address and nslookup do not.
 # As on Debian, /bin and /lib lead into /usr: the host's /usr mounted over the image's brings all of it.
 BASE_CONTAINERFILE = """\
 FROM scratch

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,22 +115,36 @@ class Claim:
     lock: int
 
 
-def lock_path(index: int) -> Path:
-    return ROOT / f"{index}.lock"
-
-
 def claim() -> Claim:
     """Take the first free instance; the lock goes with the last process that holds it open."""
-    ROOT.mkdir(mode=0o755, parents=True, exist_ok=True)
     for index in range(COPIES):
-        lock = os.open(lock_path(index), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            continue
-        return Claim(Instance(index), lock)
+        lock = _lock(index)
+        if lock is not None:
+            return Claim(Instance(index), lock)
     raise UnavailableError(f"all {COPIES} copies of the test cluster are running; stop one with `harness down`")
+
+
+def abandoned() -> Iterator[Claim]:
+    """Take every instance whose guardian ended before it could remove it, one after the other."""
+    for index in range(COPIES):
+        if not Instance(index).home.exists():
+            continue
+        lock = _lock(index)
+        if lock is not None:
+            yield Claim(Instance(index), lock)
+            os.close(lock)
+
+
+def _lock(index: int) -> int | None:
+    """Open and lock the lock file of an instance; None when another process has it."""
+    ROOT.mkdir(mode=0o755, parents=True, exist_ok=True)
+    lock = os.open(ROOT / f"{index}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
 
 
 def detached() -> list[Instance]:

@@ -1,0 +1,84 @@
+"""Fixtures: `cluster`, `s3`, and a fresh `namespace` whose story is kept when its test fails."""
+
+import os
+import re
+import uuid
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import pytest
+from tests.cluster.harness import cluster as clusters
+from tests.cluster.harness import story
+from tests.cluster.harness.cluster import Cluster
+from tests.cluster.harness.errors import UnavailableError
+from tests.cluster.harness.s3 import S3
+
+REPORT = pytest.StashKey[pytest.TestReport]()
+UNAVAILABLE = pytest.StashKey[str]()
+DUMPS = pytest.StashKey[list[Path]]()
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A real cluster: the one of KUBECONFIG with FINETUNE_E2E=existing, else one that ends with this session."""
+    if os.environ.get("FINETUNE_E2E") == "existing" and "KUBECONFIG" in os.environ:
+        yield clusters.existing(Path(os.environ["KUBECONFIG"]))
+        return
+    started = or_skip(request.config, clusters.start)
+    yield started
+    assert started.instance is not None
+    clusters.stop(started.instance)
+
+
+@pytest.fixture(scope="session")
+def s3(cluster: Cluster) -> S3:
+    """An object store that this process and the pods reach under one endpoint."""
+    if cluster.s3 is None:
+        pytest.skip("this cluster has no object store: set FINETUNE_S3_ENDPOINT, _ACCESS_KEY and _SECRET_KEY")
+    return cluster.s3
+
+
+@pytest.fixture
+def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace for one test, deleted after it; when the test fails, what happened in it is written to files."""
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:40].strip("-")
+    name = f"{words}-{uuid.uuid4().hex[:5]}"
+    cluster.kubectl("create", "namespace", name)
+    cluster.kubectl("wait", "--for=create", "serviceaccount/default", "--namespace", name, "--timeout=30s")
+    yield name
+    report = request.node.stash.get(REPORT, None)
+    if report is not None and report.failed:
+        folder = request.config.rootpath / ".cluster" / "failures" / name
+        story.write(cluster, name, folder)
+        request.config.stash.setdefault(DUMPS, []).append(folder)
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def or_skip(config: pytest.Config, start: Callable[[], Cluster]) -> Cluster:
+    """Start a cluster; skip where this machine cannot have one, except in CI, where that fails."""
+    try:
+        return start()
+    except UnavailableError as error:
+        reason = f"no cluster for the end-to-end tests: {error}"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        config.stash[UNAVAILABLE] = reason
+        pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep how a test ended where its fixtures find it."""
+    report = yield
+    if report.when == "call" or report.failed:
+        item.stash[REPORT] = report
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say last where the story of a failure is, and why there was no cluster."""
+    for folder in config.stash.get(DUMPS, []):
+        terminalreporter.write_line(f"what happened in the cluster: {folder}")
+    if UNAVAILABLE in config.stash:
+        terminalreporter.write_line(config.stash[UNAVAILABLE])
