@@ -46,6 +46,11 @@ class Paths:
         return self.workspace / "dataset"
 
     @property
+    def tokenizer_dir(self) -> Path:
+        """The tokenizer that made the dataset, chat template included."""
+        return self.dataset_dir / "tokenizer"
+
+    @property
     def model_dir(self) -> Path:
         """The base model when it was downloaded; one that is on a volume or in a package stays there."""
         return self.workspace / "model"

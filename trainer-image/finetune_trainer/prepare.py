@@ -1,0 +1,61 @@
+"""The prepare stage: everything that can go wrong without a GPU goes wrong here, the cheap things first."""
+
+from __future__ import annotations
+
+from finetune_trainer.blocks import validate_blocks
+from finetune_trainer.contract import ExitCode, PreparedData, Result, RunConfig, Stage
+from finetune_trainer.data import PreparedDataset, load_prepared, prepare_dataset
+from finetune_trainer.errors import InvalidData
+from finetune_trainer.model import fetch_model, inspect_model, model_revision
+from finetune_trainer.uris import Address, Notify
+from finetune_trainer.uris.folder import open_folder
+from finetune_trainer.workspace import Paths
+
+
+def run(config: RunConfig, paths: Paths, notify: Notify) -> Result:
+    """Checks the job and writes its tokenised dataset to the workspace. Raises `StageError`."""
+    notify("checking the configuration")
+    validate_blocks(config.training)
+    _probe_targets(config, paths)
+    fetch_model(config, paths, notify)
+    notify("inspecting the model")
+    facts = inspect_model(config, paths)
+    prepared = prepare_dataset(config, paths, notify).model_copy(
+        update={"model_revision": model_revision(config, paths), "model_parameters": facts.parameters}
+    )
+    return Result(stage=Stage.PREPARE, exit_code=ExitCode.OK, message=_summary(prepared), prepared=prepared)
+
+
+def ensure_prepared(config: RunConfig, paths: Paths, notify: Notify) -> PreparedDataset:
+    """The dataset for the train stage; made again when the workspace did not outlive the prepare stage's pod.
+
+    Raises `InvalidData` when the rows are not those that the prepare stage saw.
+    """
+    expected = config.prepared.digest if config.prepared is not None else None
+    fetch_model(config, paths, notify)
+    found = prepare_dataset(config, paths, notify)
+    if expected is not None and found.digest != expected:
+        raise InvalidData(
+            "the dataset is not the one that was prepared: its tokenised rows have another digest",
+            field="spec.datasets[0].uri",
+            advice="pin the dataset's revision, or give the job a workspace that outlives its pods",
+        )
+    return load_prepared(paths)
+
+
+def _probe_targets(config: RunConfig, paths: Paths) -> None:
+    """A place that cannot be written is found now rather than after the training."""
+    output = Address(config.output.uri, "spec.output.uri", "output", paths.secret_dir(config.output.secret))
+    open_folder(output, paths).probe()
+    if config.checkpoints.uri is not None:
+        secret = paths.secret_dir(config.checkpoints.secret)
+        open_folder(Address(config.checkpoints.uri, "spec.checkpoints.uri", "output", secret), paths).probe()
+
+
+def _summary(prepared: PreparedData) -> str:
+    parts = [f"{prepared.train_rows:,} rows to train on, {prepared.eval_rows:,} held out, {prepared.tokens:,} tokens"]
+    if prepared.invalid_rows:
+        parts.append(f"{prepared.invalid_rows:,} invalid rows left out")
+    if prepared.truncated_rows:
+        parts.append(f"{prepared.truncated_rows:,} rows cut")
+    return "; ".join(parts)
