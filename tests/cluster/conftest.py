@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -75,10 +76,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say last where the story of a failure is, and why there was no cluster."""
-    for folder in config.stash.get(DUMPS, []):
-        terminalreporter.write_line(f"what happened in the cluster: {folder}")
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say last of all where the story of a failure is, and why there was no cluster."""
+    lines = [f"what happened in the cluster: {folder}" for folder in config.stash.get(DUMPS, [])]
     if UNAVAILABLE in config.stash:
-        terminalreporter.write_line(config.stash[UNAVAILABLE])
+        lines.append(config.stash[UNAVAILABLE])
+    for line in lines:
+        sys.stdout.write(f"{line}\n")

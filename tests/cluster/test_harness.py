@@ -117,7 +117,9 @@ def test_a_pod_runs_as_nobody_and_its_log_is_read_through_the_api_server(cluster
 def test_the_pods_of_an_indexed_job_find_each_other_by_name(cluster: Cluster, namespace: str) -> None:
     serve = "mkdir /tmp/web && echo found > /tmp/web/index.html && httpd -f -p 8000 -h /tmp/web"
     lookup = f"nslookup -type=a ring-0.ring.{namespace}.svc.cluster.local | awk '/^Address: /{{print $2}}'"
-    fetch = f"until a=$({lookup}) && {GET} | nc -w 2 $a 8000 | grep -x found; do sleep 0.2; done"
+    fetch = (
+        f'until a=$({lookup}) && [ -n "$a" ] && {GET} | nc -w 2 $a 8000 2>/dev/null | grep -x found; do sleep 0.2; done'
+    )
     template = pod("", "sh", "-c", f"if [ $JOB_COMPLETION_INDEX = 0 ]; then {serve}; else {fetch}; fi")["spec"]
     template["containers"][0]["volumeMounts"] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - in the pod
     spec = template | {"subdomain": "ring", "volumes": [{"name": "tmp", "emptyDir": {}}]}

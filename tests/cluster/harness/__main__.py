@@ -13,9 +13,19 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("build", help="install packages, build programs and images; prints the folder of helm, kubectl")
     commands.add_parser("up", help="start a cluster that runs until `down`; prints shell commands that select it")
-    commands.add_parser("down", help="stop every cluster that `up` started")
+    down_parser = commands.add_parser("down", help="stop the clusters that `up` started")
+    down_parser.add_argument("index", nargs="*", type=int, help="only these; all of them without")
     commands.add_parser("status", help="name the clusters that `up` started")
-    {"build": prepare, "up": up, "down": down, "status": status}[parser.parse_args().command]()
+    arguments = parser.parse_args()
+    match arguments.command:
+        case "build":
+            prepare()
+        case "up":
+            up()
+        case "down":
+            down(arguments.index)
+        case "status":
+            status()
 
 
 def prepare() -> None:
@@ -27,6 +37,7 @@ def up() -> None:
     started = cluster.start(detached=True)
     instance = started.instance
     assert instance is not None
+    say(f"it runs until `python -m {__package__} down {instance.index}`")
     write(f"export KUBECONFIG={instance.kubeconfig}")
     write(f"export PATH={instance.bin}{os.pathsep}$PATH")
     write(f"export FINETUNE_S3_ENDPOINT={instance.s3_endpoint}")
@@ -34,8 +45,10 @@ def up() -> None:
     write(f"export FINETUNE_S3_SECRET_KEY={layout.S3_SECRET_KEY}")
 
 
-def down() -> None:
+def down(indexes: list[int]) -> None:
     for instance in layout.detached():
+        if indexes and instance.index not in indexes:
+            continue
         cluster.stop(instance)
         say(f"cluster {instance.index} stopped")
     guardian.sweep_abandoned()
