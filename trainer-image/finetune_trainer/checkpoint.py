@@ -32,7 +32,6 @@ class Peers(Protocol):
     @property
     def is_first_here(self) -> bool: ...
     def gather(self, mine: T) -> list[T]: ...
-    def barrier(self) -> None: ...
 
 
 class SecondHome(Protocol):
@@ -94,7 +93,7 @@ class CheckpointStore:
             with writing("checkpoints", _FIELD):
                 self._publish(facts)
                 self._rotate()
-        self._peers.barrier()
+        self._refs = self._peers.gather(self._refs)[0]
 
     def newest(self) -> tuple[Path, Facts] | None:
         """Every rank: the newest checkpoint that every pod has, whole and of this run; None to start anew."""

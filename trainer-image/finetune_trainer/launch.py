@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import yaml
 
-from finetune_trainer import trained
+from finetune_trainer import log, trained
 from finetune_trainer.contract import RENDEZVOUS_PORT, Device, Env, RunConfig, Stage
 from finetune_trainer.errors import PeerLost, StageError
 from finetune_trainer.handshake import Handshake, replace_file
@@ -30,6 +30,12 @@ RENDEZVOUS_SECONDS: Final = 300
 
 WORKER: Final = "finetune_trainer.train"
 
+_BY_HAND: Final = """\
+# Repeats the run by hand, on each machine with its own machine_rank (device: {device}; ACCELERATE_USE_CPU=true on cpu):
+#   FINETUNE_RUN_CONFIG=run.json FINETUNE_WORKSPACE=... FINETUNE_SCRATCH=... FINETUNE_SECRETS=... FINETUNE_VOLUMES=... \\
+#   accelerate launch --config_file accelerate.yaml --module finetune_trainer.train
+"""
+
 
 def main() -> None:
     die_with_parent()
@@ -43,11 +49,13 @@ def main() -> None:
     if earlier is not None:
         leave(files.results, 0, earlier)
         sys.exit(earlier.exit_code)
+    log.configure(config, stage=Stage.TRAIN.value, rank=node_rank(os.environ))
     _launch(config, files)
 
 
 def _launch(config: RunConfig, files: Handshake) -> None:
-    replace_file(files.launch_config, yaml.safe_dump(launch_config(config, os.environ), sort_keys=False))
+    settings = yaml.safe_dump(launch_config(config, os.environ), sort_keys=False)
+    replace_file(files.launch_config, _BY_HAND.format(device=config.topology.device) + settings)
     os.environ["ACCELERATE_USE_CPU"] = str(config.topology.device is Device.CPU).lower()
     if config.topology.world_size == 1:
         sys.argv = [WORKER]

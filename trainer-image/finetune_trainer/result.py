@@ -73,10 +73,16 @@ def stage_error(error: BaseException) -> StageError:
     if (isinstance(error, OSError) and error.errno in _CANNOT_WRITE) or _NO_ROOM.search(text):
         return CannotWrite(text, advice="give the workspace more room, or let the pod's user write there")
     if isinstance(error, ConnectionError) or _PEER_LOST.search(text):
-        return PeerLost(f"lost contact with another rank ({text})")
+        return PeerLost(f"lost contact with another rank ({_first_sentence(text)})", advice=_LOOK_AT_PEERS)
     return Internal(text)
 
 
+def _first_sentence(text: str) -> str:
+    """Without the advice that gloo and NCCL add for developers."""
+    return text.partition(". This is typically")[0].partition("\n")[0][:300]
+
+
+_LOOK_AT_PEERS: Final = "look at the other pods of the job: one of them ended first, and says why"
 _MORE_MEMORY: Final = (
     "halve per_device_train_batch_size and double gradient_accumulation_steps, turn on gradient_checkpointing, "
     "or lower maxSequenceLength"
@@ -101,7 +107,7 @@ def of_silence(stage: Stage, status: int, tail: Sequence[str]) -> Result:
     ):
         if pattern.search(text):
             line = next(line for line in tail if pattern.search(line))
-            return kind(f"{message}: {line.strip()}").result(stage)
+            return kind(f"{message}: {_first_sentence(line.strip())}").result(stage)
     died = f"signal {-status}" if status < 0 else f"exit status {status}"
     last = "\n".join(line for line in tail if line.strip()).splitlines()[-_LAST_LINES:]
     return Internal("\n".join([f"the workers died with {died} and left no result", *last])).result(stage)

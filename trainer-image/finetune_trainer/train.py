@@ -152,7 +152,7 @@ def _finish(session: Session, seconds: float) -> Result:
     result = Result(
         stage=Stage.TRAIN,
         exit_code=ExitCode.OK,
-        message=f"trained {model.total_steps} steps on {session.gang.size} processes",
+        message=f"trained {model.total_steps} steps, world size {session.gang.size}",
         step=model.step,
         resumed_from_step=model.resumed_from_step,
         trained=model,
@@ -199,6 +199,7 @@ def _sft_config(config: RunConfig, output_dir: Path, *, evaluates: bool, fresh: 
     return SFTConfig(
         **{
             "logging_steps": 1,
+            "ddp_find_unused_parameters": False,
             **build_sft_config_kwargs(config, output_dir),
             **_saving(config.checkpoints),
             "eval_strategy": "epoch" if evaluates else "no",

@@ -47,14 +47,18 @@ def work(stage: Stage, body: Callable[[Orders], Result]) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     paths = Paths.from_env(os.environ)
     files = Handshake(paths.scratch)
+    reporter = Reporter(stage, files.progress_file)
     try:
         config = read_config(stage, os.environ)
         log.configure(config, stage=stage.value, rank=int(os.environ.get("RANK") or node_rank(os.environ)))
-        result = body(Orders(config, paths, files, Reporter(stage, files.progress_file)))
+        result = body(Orders(config, paths, files, reporter))
     except Exception as error:  # noqa: BLE001 - whatever it is, it becomes a Result
         if not isinstance(error, StageError):
             traceback.print_exc()
-        result = of_exception(stage, error)
+        reached = reporter.progress
+        result = of_exception(stage, error).model_copy(
+            update={"step": reached.step, "resumed_from_step": reached.resumed_from_step}
+        )
     leave(files.results, int(os.environ.get("LOCAL_RANK") or 0), result)
     sys.stdout.flush()
     sys.stderr.flush()

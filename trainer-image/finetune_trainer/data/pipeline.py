@@ -17,7 +17,6 @@ from finetune_trainer.data.rows import RawRow, data_files, read_rows
 from finetune_trainer.data.split import fingerprint, held_out
 from finetune_trainer.data.statistics import Lengths
 from finetune_trainer.data.store import (
-    TOKENIZER,
     Receipt,
     RowsWriter,
     divide,

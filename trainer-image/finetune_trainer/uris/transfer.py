@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,7 @@ def is_complete(folder: Folder, sums: str) -> bool:
 
 
 def upload(local: Path, folder: Folder, notify: Notify) -> str:
-    """Uploads everything below `local`, SHA256SUMS last, and verifies it; returns the content of SHA256SUMS.
+    """Uploads everything below `local`, which stays as it is, then SHA256SUMS, and verifies it; returns the content of SHA256SUMS.
 
     Does nothing when all of it is there already. Raises `CannotWrite` when what arrived is not what was sent.
     """
@@ -37,8 +38,9 @@ def upload(local: Path, folder: Folder, notify: Notify) -> str:
     notify("verifying the upload")
     if (fault := _first_fault(folder, sums)) is not None:
         raise CannotWrite(f"the upload to {folder.uri} is not what was sent: {fault}", advice="look at the storage")
-    (local / SUMS_FILE).write_text(sums)
-    folder.put(local / SUMS_FILE, SUMS_FILE)
+    with tempfile.TemporaryDirectory() as temporary:
+        (Path(temporary) / SUMS_FILE).write_text(sums)
+        folder.put(Path(temporary) / SUMS_FILE, SUMS_FILE)
     return sums
 
 
