@@ -1,0 +1,1 @@
+"""`finetune`, also `kubectl finetune`: run, plan, templates, watch, logs."""

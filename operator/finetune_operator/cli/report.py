@@ -1,0 +1,90 @@
+"""What a run came to: held-out numbers, answers before and after, where the artifact lies, how to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from finetune_operator.api.status import JobStatus, Phase
+from finetune_operator.cli.figures import count, duration, size
+from finetune_operator.local.artifacts import local_folder
+from finetune_operator.local.folders import JobFolder, shown
+from finetune_trainer.contract import Artifact, Sample, TrainedModel
+
+
+def report(console: Console, status: JobStatus, folder: JobFolder | None) -> None:
+    """Prints the outcome of a job that has ended. With a `folder` it ran here, and paths are this machine's."""
+    if status.phase is Phase.FAILED:
+        _failure(console, status)
+        return
+    if status.trained is not None:
+        console.print(_numbers(status.trained))
+    if status.samples:
+        console.print(_samples(status.samples))
+    for artifact in status.artifacts:
+        _artifact(console, artifact, _path(artifact, folder))
+
+
+def _failure(console: Console, status: JobStatus) -> None:
+    console.print(Text(f"Failed ({status.reason or 'unknown'})", style="bold red"))
+    console.print(Text(status.message, style="red"))
+
+
+def _numbers(trained: TrainedModel) -> Table:
+    table = Table(title="Held-out loss", title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    for heading in ("before", "after", "ratio", "steps", "tokens/s", "training time", "trained weights"):
+        table.add_column(heading, justify="right")
+    before, after = trained.base_eval_loss, trained.eval_loss
+    ratio = f"{after / before:.2f}" if before and after is not None else "-"
+    share = 100 * trained.trainable_parameters / max(1, trained.total_parameters)
+    table.add_row(
+        "-" if before is None else f"{before:.4f}",
+        "-" if after is None else f"{after:.4f}",
+        ratio,
+        f"{trained.step}/{trained.total_steps}",
+        "-" if trained.tokens_per_second is None else count(trained.tokens_per_second),
+        duration(trained.seconds),
+        f"{count(trained.trainable_parameters)} ({share:.2f} %)",
+    )
+    return table
+
+
+def _samples(samples: Sequence[Sample]) -> Table:
+    table = Table(title="Samples", title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", show_lines=True)
+    table.add_column("prompt", ratio=2)
+    table.add_column("before", style="dim", ratio=3)
+    table.add_column("after", style="green", ratio=3)
+    for sample in samples:
+        table.add_row(Text(sample.prompt), Text(sample.before.strip()), Text(sample.after.strip()))
+    return table
+
+
+def _path(artifact: Artifact, folder: JobFolder | None) -> Path | None:
+    return None if folder is None else local_folder(artifact.uri, folder)
+
+
+def _artifact(console: Console, artifact: Artifact, path: Path | None) -> None:
+    where = artifact.uri if path is None else shown(path)
+    console.print(Text.assemble((f"{artifact.kind.capitalize()}: ", "bold"), (where, "bold green")))
+    console.print(Text(f"  sha256 {artifact.sha256}, {size(artifact.bytes)}", style="dim"))
+    if artifact.kind in ("adapter", "model"):
+        console.print("\nUse it:")
+        console.print(Syntax(_snippet(artifact.kind, where), "python", background_color="default", padding=(0, 2)))
+
+
+def _snippet(kind: str, where: str) -> str:
+    module, name = (
+        ("peft", "AutoPeftModelForCausalLM") if kind == "adapter" else ("transformers", "AutoModelForCausalLM")
+    )
+    return (
+        f"from {module} import {name}\n"
+        "from transformers import AutoTokenizer\n"
+        f'model = {name}.from_pretrained("{where}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{where}")'
+    )

@@ -1,0 +1,41 @@
+"""A pod's log, from where the last reading ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlencode
+
+from finetune_operator.cluster.client import ApiError, Client
+from finetune_operator.plan.names import CONTAINER
+from finetune_operator.runtime.kinds import PODS
+
+_SECONDS: Final = 30.0
+
+
+@dataclass
+class PodLog:
+    """Reads one pod's log piece by piece. Lines carry the kubelet's time, by which a reading goes on."""
+
+    client: Client
+    namespace: str
+    pod: str
+    _last: str = ""
+
+    async def more(self) -> list[str]:
+        """The lines since the last call; none while the container has not started."""
+        query = {"container": CONTAINER, "timestamps": "true"}
+        if self._last:
+            query["sinceTime"] = self._last.partition(".")[0].rstrip("Z") + "Z"
+        path = PODS.path(self.namespace, f"{self.pod}/log?{urlencode(query)}")
+        try:
+            text = (await self.client.raw(path, _SECONDS)).decode(errors="replace")
+        except ApiError as error:
+            if error.status in (400, 404):  # not started yet; gone
+                return []
+            raise
+        stamped = [line.partition(" ") for line in text.splitlines()]
+        new = [(stamp, line) for stamp, _, line in stamped if stamp > self._last]
+        if new:
+            self._last = new[-1][0]
+        return [line for _, line in new]

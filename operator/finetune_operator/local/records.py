@@ -1,0 +1,113 @@
+"""What a local run remembers of its Jobs and pods between two calls, as JSON in `cluster.json`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from finetune_operator.plan.observed import PodPhase, PodState, StageJob
+from finetune_trainer.contract import Result, Stage
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(validate_assignment=True)
+
+
+class PodRecord(Record):
+    """A pod: it is Running until its process has ended."""
+
+    name: str
+    index: int
+    created: datetime
+    phase: PodPhase = PodPhase.RUNNING
+    attempt: int | None = None
+    deleting: bool = False
+    exit_code: int | None = None
+    finished: datetime | None = None
+    termination: str = ""
+    """The termination message."""
+    disrupted: bool = False
+    """The runner went away under it."""
+
+    @property
+    def running(self) -> bool:
+        return self.phase is PodPhase.RUNNING
+
+    def end(self, code: int, termination: str, now: datetime) -> None:
+        self.phase = PodPhase.SUCCEEDED if code == 0 else PodPhase.FAILED
+        self.exit_code, self.termination, self.finished = code, termination, now
+
+    def disrupt(self, now: datetime) -> None:
+        """What a lost node does to a pod."""
+        self.phase, self.disrupted, self.finished = PodPhase.FAILED, True, now
+
+    def observed(self) -> PodState:
+        try:
+            result = Result.model_validate_json(self.termination)
+        except ValidationError:
+            result = None
+        return PodState(
+            name=self.name,
+            phase=self.phase,
+            created=self.created,
+            index=self.index,
+            attempt=self.attempt,
+            deleting=self.deleting,
+            exit_code=self.exit_code,
+            finished=self.finished,
+            result=result,
+            last_words="" if result else self.termination,
+            disrupted=self.disrupted,
+        )
+
+
+class JobRecord(Record):
+    """A batch/v1 Job."""
+
+    name: str
+    stage: Stage
+    uid: str
+    created: datetime
+    manifest: dict[str, Any]
+    suspended: bool = False
+    resumed_at: datetime | None = None
+    complete: bool = False
+    failure: str | None = None
+    deleting: bool = False
+    master_port: int | None = None
+    """Port of the rendezvous of the pods that run now."""
+    pods: list[PodRecord] = Field(default_factory=list)
+
+    @property
+    def completions(self) -> int:
+        return int(self.manifest["spec"].get("completions", 1))
+
+    @property
+    def finished(self) -> bool:
+        return self.complete or self.failure is not None
+
+    @property
+    def running(self) -> list[PodRecord]:
+        return [pod for pod in self.pods if pod.running]
+
+    def observed(self) -> StageJob:
+        running = self.running
+        return StageJob(
+            name=self.name,
+            uid=self.uid,
+            created=self.created,
+            suspended=self.suspended,
+            active=sum(not pod.deleting for pod in running),
+            terminating=sum(pod.deleting for pod in running),
+            complete=self.complete,
+            failed=self.failure is not None,
+            failure=self.failure or "",
+            deleting=self.deleting,
+            pods=tuple(pod.observed() for pod in self.pods),
+        )
+
+
+class ClusterRecord(Record):
+    jobs: dict[str, JobRecord] = Field(default_factory=dict)

@@ -1,0 +1,138 @@
+"""Opens a local run: the state folder, what is there from before, the machine, the Secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from finetune_operator.api.resources import FineTuneJob, Template
+from finetune_operator.api.spec import WorkspaceSpec
+from finetune_operator.api.status import JobStatus
+from finetune_operator.local import machine
+from finetune_operator.local.beginning import Beginning, beginning, make_room, read_status
+from finetune_operator.local.cluster import LocalCluster
+from finetune_operator.local.folders import JobFolder, write_atomically
+from finetune_operator.local.podspec import Surroundings
+from finetune_operator.local.secret_source import SecretFolder, SecretsFromEnvironment, SecretSource
+from finetune_operator.plan.observed import Presence
+from finetune_operator.plan.resolve import claim_names, resolve, secret_names
+from finetune_operator.plan.resolved import ResolvedSpec
+from finetune_operator.plan.settings import PlanSettings
+from finetune_trainer.contract import Device
+
+_CLAIM_SIZE: Final = "1Gi"
+"""Of the folder that stands for a claim; nothing holds it to that."""
+
+SETTINGS: Final = PlanSettings(trainer_image="this-environment", default_workspace_size=_CLAIM_SIZE)
+"""As in a cluster whose administrator gives every job a workspace that lasts."""
+
+
+class CannotRunHereError(Exception):
+    """The job asks for something that this machine lacks. `advice` says what to do."""
+
+    def __init__(self, message: str, advice: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A job that is ready to run, or that has already run."""
+
+    job: FineTuneJob
+    resolved: ResolvedSpec
+    how: Beginning
+    before: JobStatus | None
+    cluster: LocalCluster
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where and with what a job is to run on this machine."""
+
+    folder: JobFolder
+    environ: Mapping[str, str]
+    secrets_dir: Path | None = None
+    fresh: bool = False
+
+    def open(self, job: FineTuneJob, template: Template, now: datetime) -> Opened:
+        """Call with the folder's lock held. Raises `SpecProblem` and `CannotRunHereError`."""
+        job = _with_identity(_with_workspace(job), self.folder.uid())
+        resolved = resolve(job, template, SETTINGS)
+        gpus = machine.gpus(self.environ)
+        _check_gpus(resolved, gpus)
+        secrets = self._secrets(job)
+        before = read_status(self.folder)
+        how = beginning(before, self._resolved_before(), resolved.config_hash, fresh=self.fresh)
+        make_room(self.folder, before, how, now)
+        self._make_claims(job)
+        around = Surroundings(self.folder, secrets.folder, self.environ, gpus, SETTINGS.gpu_resource)
+        cluster = LocalCluster(around, secrets, machine.threads(self.environ), now)
+        write_atomically(self.folder.resolved_file, resolved.model_dump_json(by_alias=True, indent=2) + "\n")
+        status = before if how in (Beginning.RESUME, Beginning.DONE) else None
+        return Opened(
+            job=job.model_copy(update={"status": status}),
+            resolved=resolved,
+            how=how,
+            before=before,
+            cluster=cluster,
+            notices=tuple(self._notices(job, secrets)),
+        )
+
+    def _secrets(self, job: FineTuneJob) -> SecretSource:
+        if self.secrets_dir is None:
+            return SecretsFromEnvironment(self.folder.root / "secrets")
+        source = SecretFolder(self.secrets_dir)
+        for name, presence in source.presence(secret_names(job)).items():
+            if presence is not Presence.PRESENT:
+                raise CannotRunHereError(
+                    f"the job names the Secret {name}, and {self.secrets_dir} holds no folder of that name",
+                    f"make the folder {self.secrets_dir / name} with one file for each key, for example HF_TOKEN",
+                )
+        return source
+
+    def _resolved_before(self) -> ResolvedSpec | None:
+        try:
+            return ResolvedSpec.model_validate_json(self.folder.resolved_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def _make_claims(self, job: FineTuneJob) -> None:
+        for name in claim_names(job):
+            if not self.folder.own_claim(name).is_dir():
+                self.folder.shared_claim(name).mkdir(parents=True, exist_ok=True)
+
+    def _notices(self, job: FineTuneJob, secrets: SecretSource) -> list[str]:
+        claims = [f"claim {name}: here the folder {self.folder.claim(name)}" for name in sorted(claim_names(job))]
+        notice = secrets.notice(secret_names(job))
+        return [*claims, *([notice] if notice else [])]
+
+
+def _with_identity(job: FineTuneJob, uid: str) -> FineTuneJob:
+    """The job as an API server would have taken it in."""
+    return job.model_copy(update={"metadata": job.metadata.model_copy(update={"uid": uid, "generation": 1})})
+
+
+def _with_workspace(job: FineTuneJob) -> FineTuneJob:
+    """The job with a workspace that lasts: here it costs nothing, and every run can resume."""
+    if job.spec.workspace is not None or job.spec.output is None:
+        return job
+    workspace = WorkspaceSpec(size=_CLAIM_SIZE)
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"workspace": workspace})})
+
+
+def _check_gpus(resolved: ResolvedSpec, gpus: tuple[str, ...]) -> None:
+    wanted = resolved.topology.world_size
+    if resolved.topology.device is Device.CPU or wanted <= len(gpus):
+        return
+    found = f"{len(gpus)} NVIDIA GPU{'s' if len(gpus) > 1 else ''}" if gpus else "no NVIDIA GPU"
+    raise CannotRunHereError(
+        f"spec.gpus: the job asks for {wanted} GPU{'s' if wanted > 1 else ''}, and this machine has {found}",
+        "set spec.training.device: cpu to train on the CPU (for small models)"
+        + (f", or spec.gpus: {len(gpus)}" if gpus else ", or run the job where there are GPUs"),
+    )
