@@ -21,6 +21,9 @@ FIELD_MANAGER: Final = "finetune-operator"
 CONTAINER: Final = "trainer"
 """The container of every stage; podTemplate patches it by this name."""
 
+LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
+"""Kueue's: passed on from the job to the children that take GPUs."""
+
 RESOLVED_KEY: Final = "resolved.json"
 
 CONFIG_DIR: Final = "/etc/finetune"
@@ -60,6 +63,20 @@ def resolved_name(job: str) -> str:
 def workspace_claim(job: str) -> str:
     """The PersistentVolumeClaim made for `workspace.size`."""
     return _bounded(job, "workspace")
+
+
+def workspace_folder(job: str, uid: str) -> str:
+    """The job's own folder in a claim that outlives it (a job of the same name must not find its checkpoints)."""
+    return f"{job}-{uid[:8]}"
+
+
+def volume_name(kind: str, name: str) -> str:
+    """Name of a pod's volume for a Secret or a claim, whose own names may be longer and hold dots."""
+    plain = f"{kind}-{name.replace('.', '-')}"
+    if plain == f"{kind}-{name}" and len(plain) <= _LONGEST:
+        return plain
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{plain[: _LONGEST - 9].rstrip('-')}-{digest}"
 
 
 def master_address(job: str, namespace: str) -> str:

@@ -2,22 +2,152 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from typing import Final
+
+from pydantic import JsonValue
+
 from finetune_operator.api.resources import FineTuneJob, Template
-from finetune_operator.plan.problems import SpecProblem as SpecProblem
+from finetune_operator.api.spec import CheckpointsSpec, DataSpec, JobSpec, TrainingDevice, TrainingSpec
+from finetune_operator.api.status import Reason
+from finetune_operator.plan import names
+from finetune_operator.plan.merge import MergeError, deep_merge, merge_pod_templates
+from finetune_operator.plan.problems import SpecProblem
 from finetune_operator.plan.resolved import ResolvedSpec
 from finetune_operator.plan.settings import PlanSettings
+from finetune_operator.plan.sources import claim_fields, claim_of, secret_fields, uris
+from finetune_operator.plan.storage import storage
+from finetune_operator.plan.topology import topology
+from finetune_trainer.contract import (
+    CheckpointPolicy,
+    DataPolicy,
+    DatasetSource,
+    ModelSource,
+    TrainingConfig,
+)
+
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
+_NOT_OF_THE_CONFIG: Final = {"config_hash", "template"}
 
 
 def resolve(job: FineTuneJob, template: Template, settings: PlanSettings) -> ResolvedSpec:
     """The job's spec with its template and every default filled in. Raises `SpecProblem`."""
-    raise NotImplementedError
+    spec = job.spec
+    training = _training(spec.training, template.spec.training)
+    layout = topology(spec, training.device or TrainingDevice.AUTO)
+    kept = storage(job, layout.nodes, settings)
+    resolved = ResolvedSpec(
+        template=_template_name(template),
+        model=_model(spec),
+        datasets=tuple(_datasets(spec)),
+        data=_data(spec.data, template.spec.data),
+        training=_training_config(training),
+        topology=layout,
+        checkpoints=_checkpoints(spec.checkpoints),
+        output=kept.output,
+        workspace=kept.workspace,
+        workspace_claim=kept.claim,
+        create_claim=kept.create,
+        pod_template=_pod_template(spec.pod_template, template.spec.pod_template),
+        claims=_mounted_claims(job, kept.output.uri),
+        secrets=tuple(sorted(secret_names(job))),
+    )
+    return resolved.model_copy(update={"config_hash": _hash(resolved, job.metadata.uid)})
 
 
 def secret_names(job: FineTuneJob) -> frozenset[str]:
     """Every Secret that the job names."""
-    raise NotImplementedError
+    return frozenset(secret_fields(job))
 
 
 def claim_names(job: FineTuneJob) -> frozenset[str]:
     """Every PersistentVolumeClaim that the job expects to exist."""
-    raise NotImplementedError
+    created = {_created_claim(job)}
+    return frozenset(claim_fields(job)) - created
+
+
+def _training(job: TrainingSpec, template: TrainingSpec | None) -> TrainingSpec:
+    return TrainingSpec.model_validate(deep_merge(_block(template), _block(job)))
+
+
+def _training_config(training: TrainingSpec) -> TrainingConfig:
+    return TrainingConfig.model_validate({k: v for k, v in _block(training).items() if k != "device"})
+
+
+def _data(job: DataSpec, template: DataSpec | None) -> DataPolicy:
+    return DataPolicy.model_validate(deep_merge(_block(template), _block(job)))
+
+
+def _block(model: TrainingSpec | DataSpec | None) -> dict[str, JsonValue]:
+    return {} if model is None else model.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _model(spec: JobSpec) -> ModelSource:
+    model = spec.model
+    return ModelSource(
+        uri=model.uri,
+        revision=model.revision,
+        trust_remote_code=model.trust_remote_code,
+        secret=model.secret_ref.name if model.secret_ref else None,
+    )
+
+
+def _datasets(spec: JobSpec) -> list[DatasetSource]:
+    return [
+        DatasetSource(
+            uri=dataset.uri,
+            revision=dataset.revision,
+            format=dataset.format,
+            columns=dataset.columns,
+            split=dataset.split,
+            secret=dataset.secret_ref.name if dataset.secret_ref else None,
+        )
+        for dataset in spec.datasets
+    ]
+
+
+def _checkpoints(spec: CheckpointsSpec) -> CheckpointPolicy:
+    every = spec.every
+    return CheckpointPolicy(
+        every_steps=every if isinstance(every, int) else None,
+        every_seconds=_seconds(every) if isinstance(every, str) else None,
+        keep=spec.keep,
+        uri=spec.uri,
+        secret=spec.secret_ref.name if spec.secret_ref else None,
+    )
+
+
+def _seconds(duration: str) -> int:
+    return int(duration[:-1]) * _SECONDS[duration[-1]]
+
+
+def _pod_template(job: dict[str, JsonValue] | None, template: dict[str, JsonValue] | None) -> dict[str, JsonValue]:
+    try:
+        return merge_pod_templates(merge_pod_templates({}, template or {}), job or {})
+    except MergeError as problem:
+        raise SpecProblem(Reason.INVALID_SPEC, f"spec.podTemplate{problem}") from problem
+
+
+def _mounted_claims(job: FineTuneJob, output: str) -> tuple[str, ...]:
+    """Claims that a pvc:// URI names, the output's own (which may be the workspace) included."""
+    named = {uri.claim for uri in uris(job.spec)} | {claim_of(output)}
+    return tuple(sorted(claim for claim in named if claim))
+
+
+def _created_claim(job: FineTuneJob) -> str | None:
+    workspace = job.spec.workspace
+    return names.workspace_claim(job.metadata.name) if workspace and not workspace.claim else None
+
+
+def _template_name(template: Template) -> str:
+    version = template.metadata.resource_version
+    return f"{template.kind}/{template.metadata.name}" + (f"@{version}" if version else "")
+
+
+def _hash(resolved: ResolvedSpec, uid: str) -> str:
+    """The same for every job that is configured alike: which job it is does not enter."""
+    content = resolved.model_dump_json(exclude_none=True, exclude=_NOT_OF_THE_CONFIG)
+    content = content.replace(uid, "").replace(uid[:8], "") if uid else content
+    canonical = json.dumps(json.loads(content), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -53,4 +53,4 @@ class ResolvedSpec(ApiModel):
     secrets: tuple[str, ...] = ()
     """Every Secret, mounted below the secrets folder."""
     config_hash: str = ""
-    """sha256 over all of the above as canonical JSON."""
+    """sha256 over the configuration as canonical JSON, the same for every job that is configured alike."""

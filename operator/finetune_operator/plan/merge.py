@@ -1,0 +1,112 @@
+"""How a job's values meet its template's: deep merge of blocks, strategic merge of pod templates.
+
+Both follow the patch types of Kubernetes: mappings merge key by key, null takes a key away, lists
+replace. In a pod template, lists whose entries have a name of their own (containers, volumes, env, ...)
+merge entry by entry, as `kubectl patch --type=strategic` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import JsonValue
+
+Block = dict[str, JsonValue]
+
+_KEYS: Final[Mapping[str, str]] = {
+    "containers": "name",
+    "initContainers": "name",
+    "ephemeralContainers": "name",
+    "volumes": "name",
+    "env": "name",
+    "imagePullSecrets": "name",
+    "resourceClaims": "name",
+    "schedulingGates": "name",
+    "volumeMounts": "mountPath",
+    "volumeDevices": "devicePath",
+    "ports": "containerPort",
+    "hostAliases": "ip",
+    "topologySpreadConstraints": "topologyKey",
+}
+"""The field that names an entry of each list that merges by entry."""
+
+_APPENDED: Final = frozenset({"tolerations", "envFrom"})
+_ONE_OF: Final = frozenset({"volumes", "env"})
+"""Lists whose entries hold one of several alternatives: what the patch does not name goes (retainKeys)."""
+
+
+class MergeError(Exception):
+    """A partial pod template cannot be merged. `path` is where, `message` why."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(f"{path} {message}")
+        self.path = path
+        self.message = message
+
+
+def deep_merge(base: Mapping[str, JsonValue], patch: Mapping[str, JsonValue]) -> Block:
+    """`base` with `patch` over it: mappings merge, lists and scalars replace, null removes (RFC 7386)."""
+    merged: Block = dict(base)
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict):
+            below = merged.get(key)
+            merged[key] = deep_merge(below if isinstance(below, dict) else {}, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def merge_pod_templates(base: Mapping[str, JsonValue], patch: Mapping[str, JsonValue]) -> Block:
+    """`base` with the partial PodTemplateSpec `patch` over it. Raises `MergeError`."""
+    return _mapping(base, patch, "")
+
+
+def _mapping(base: Mapping[str, JsonValue], patch: Mapping[str, JsonValue], path: str) -> Block:
+    merged: Block = dict(base)
+    for key, value in patch.items():
+        here = f"{path}.{key}"
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _value(key, merged.get(key), value, here)
+    return merged
+
+
+def _value(key: str, base: JsonValue, patch: JsonValue, path: str) -> JsonValue:
+    if isinstance(patch, dict):
+        return _mapping(base if isinstance(base, dict) else {}, patch, path)
+    if isinstance(patch, list) and key in _KEYS:
+        return _named_list(key, base if isinstance(base, list) else [], patch, path)
+    if isinstance(patch, list) and key in _APPENDED and isinstance(base, list):
+        return base + [entry for entry in patch if entry not in base]
+    if key in _KEYS or key in _APPENDED:
+        raise MergeError(path, "must be a list")
+    return patch
+
+
+def _named_list(key: str, base: list[JsonValue], patch: list[JsonValue], path: str) -> JsonValue:
+    """Entries that the base has keep their place, new ones follow."""
+    name_field = _KEYS[key]
+    merged: dict[JsonValue, Block] = {_name(entry, name_field, path): _block(entry) for entry in base}
+    for number, entry in enumerate(patch):
+        here = f"{path}[{number}]"
+        name = _name(entry, name_field, here)
+        below = merged.get(name, {})
+        if key in _ONE_OF:
+            below = {field: value for field, value in below.items() if field in _block(entry)}
+        merged[name] = _mapping(below, _block(entry), here)
+    return list(merged.values())
+
+
+def _name(entry: JsonValue, field: str, path: str) -> JsonValue:
+    name = entry.get(field) if isinstance(entry, dict) else None
+    if not isinstance(name, str | int):
+        raise MergeError(path, f"needs a {field}: entries of this list are merged by it")
+    return name
+
+
+def _block(entry: JsonValue) -> Block:
+    return entry if isinstance(entry, dict) else {}

@@ -1,0 +1,78 @@
+"""Where a job's workspace, checkpoints and result are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finetune_operator.api.resources import FineTuneJob
+from finetune_operator.api.spec import SecretRef, WorkspaceSpec
+from finetune_operator.api.status import Reason
+from finetune_operator.plan import names
+from finetune_operator.plan.problems import SpecProblem
+from finetune_operator.plan.resolved import ClaimToCreate
+from finetune_operator.plan.settings import PlanSettings
+from finetune_trainer.contract import OutputTarget, WorkspacePolicy
+
+
+@dataclass(frozen=True)
+class Storage:
+    output: OutputTarget
+    workspace: WorkspacePolicy
+    claim: str | None = None
+    """The claim that holds the workspace; an emptyDir without it."""
+    create: ClaimToCreate | None = None
+
+
+def storage(job: FineTuneJob, nodes: int, settings: PlanSettings) -> Storage:
+    """Raises `SpecProblem` when the result would have no home."""
+    wanted, workspace = job.spec.output, job.spec.workspace
+    if workspace is None and wanted is not None:
+        return _without_workspace(job, OutputTarget(uri=wanted.uri, secret=_secret(wanted.secret_ref)))
+    workspace = workspace or _default_workspace(settings)
+    claim = workspace.claim or names.workspace_claim(job.metadata.name)
+    output = _output(job, claim)
+    create = None if workspace.claim else _claim_to_create(workspace, claim, output.uri, nodes, settings)
+    return Storage(output, WorkspacePolicy(persistent=True), claim, create)
+
+
+def _default_workspace(settings: PlanSettings) -> WorkspaceSpec:
+    if settings.default_workspace_size is None:
+        raise SpecProblem(
+            Reason.NO_OUTPUT,
+            "the result would have no home: set spec.output.uri (s3://bucket/folder or pvc://claim/folder), or "
+            "spec.workspace.size or spec.workspace.claim to keep it in a volume",
+        )
+    return WorkspaceSpec(size=settings.default_workspace_size)
+
+
+def _without_workspace(job: FineTuneJob, output: OutputTarget) -> Storage:
+    """The workspace dies with its pod, so what train made goes to publish by way of object storage."""
+    home, secret = output.uri, output.secret
+    checkpoints = job.spec.checkpoints
+    if checkpoints.uri is not None:
+        home, secret = checkpoints.uri, _secret(checkpoints.secret_ref)
+    handover = f"{home.rstrip('/')}/.handover/{job.metadata.uid}"
+    return Storage(output, WorkspacePolicy(persistent=False, handover_uri=handover, handover_secret=secret))
+
+
+def _output(job: FineTuneJob, claim: str) -> OutputTarget:
+    """Where the user said; else a folder of the workspace claim."""
+    if job.spec.output is not None:
+        return OutputTarget(uri=job.spec.output.uri, secret=_secret(job.spec.output.secret_ref))
+    folder = names.workspace_folder(job.metadata.name, job.metadata.uid)
+    return OutputTarget(uri=f"pvc://{claim}/{folder}/output")
+
+
+def _claim_to_create(
+    workspace: WorkspaceSpec, claim: str, output: str, nodes: int, settings: PlanSettings
+) -> ClaimToCreate:
+    return ClaimToCreate(
+        size=workspace.size or "",
+        storage_class_name=workspace.storage_class_name or settings.default_storage_class,
+        access_mode="ReadWriteOnce" if nodes == 1 else "ReadWriteMany",
+        outlives_job=output.startswith(f"pvc://{claim}/"),
+    )
+
+
+def _secret(ref: SecretRef | None) -> str | None:
+    return ref.name if ref else None
