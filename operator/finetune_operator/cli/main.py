@@ -18,19 +18,28 @@ _HELP: Final = """Fine-tune language models: on this machine, or on Kubernetes.
 
 A job is a FineTuneJob in YAML; the same file works here and with kubectl apply.
 """
-_EPILOG: Final = "Start with: finetune run examples/01-pig-latin/job.yaml"
+
+
+def _examples(*lines: str) -> str:
+    """An epilog whose lines stay as they are."""
+    return "\n\n\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
 
 app = typer.Typer(
     name="finetune",
     help=_HELP,
-    epilog=_EPILOG,
+    epilog=_examples("finetune run examples/01-pig-latin/job.yaml", "finetune plan job.yaml | kubectl diff -f -"),
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-templates_app = typer.Typer(help="List and show templates.", rich_markup_mode="markdown")
-app.add_typer(templates_app, name="templates", epilog="Examples: finetune templates · finetune templates show lora")
+templates_app = typer.Typer(help="List and show templates.", rich_markup_mode=None)
+app.add_typer(
+    templates_app,
+    name="templates",
+    epilog=_examples("finetune templates", "finetune templates show lora > my-template.yaml"),
+)
 
 JobFile = Annotated[Path, typer.Argument(metavar="FILE", help="YAML with a FineTuneJob, and templates; - is stdin.")]
 JobName = Annotated[str, typer.Argument(metavar="NAME", help="The job's name.")]
@@ -57,8 +66,11 @@ def _root(
 
 
 @app.command(
-    epilog="Examples: finetune run job.yaml · finetune run job.yaml --fresh · "
-    "finetune run job.yaml --status-file status.json --plain"
+    epilog=_examples(
+        "finetune run job.yaml",
+        "finetune run job.yaml --fresh",
+        "finetune run job.yaml --plain --status-file status.json",
+    )
 )
 def run(  # noqa: PLR0913 - a command takes its options
     file: JobFile,
@@ -83,7 +95,7 @@ def run(  # noqa: PLR0913 - a command takes its options
     raise typer.Exit(command.run(command.Options(file, state_dir, fresh, status_file, secrets, templates, plain)))
 
 
-@app.command(epilog="Examples: finetune plan job.yaml · finetune plan job.yaml | kubectl diff -f -")
+@app.command(epilog=_examples("finetune plan job.yaml", "finetune plan job.yaml | kubectl diff -f -"))
 def plan(
     file: JobFile,
     *,
@@ -117,7 +129,7 @@ def list_templates(
         command.list_templates(context.obj)
 
 
-@templates_app.command("show", epilog="Example: finetune templates show lora > my-template.yaml")
+@templates_app.command("show", epilog=_examples("finetune templates show lora > my-template.yaml"))
 def show_template(context: typer.Context, name: Annotated[str, typer.Argument(help="The template's name.")]) -> None:
     """Print a template as YAML."""
     from finetune_operator.cli import templates as command  # noqa: PLC0415
@@ -125,7 +137,7 @@ def show_template(context: typer.Context, name: Annotated[str, typer.Argument(he
     command.show(context.obj, name)
 
 
-@app.command(epilog="Examples: finetune watch support-bot · finetune watch support-bot -n team-a")
+@app.command(epilog=_examples("finetune watch support-bot", "finetune watch support-bot -n team-a"))
 def watch(
     name: JobName,
     *,
@@ -143,8 +155,11 @@ def watch(
 
 
 @app.command(
-    epilog="Examples: finetune logs support-bot -n team-a --follow · "
-    "finetune logs support-bot --stage train --rank 1 · finetune logs support-bot --save support-bot.log"
+    epilog=_examples(
+        "finetune logs support-bot -n team-a --follow",
+        "finetune logs support-bot --stage train --rank 1 --previous",
+        "finetune logs support-bot --save support-bot.log",
+    )
 )
 def logs(  # noqa: PLR0913 - a command takes its options
     name: JobName,

@@ -20,7 +20,7 @@ from finetune_operator.local.records import ClusterRecord, JobRecord, PodRecord
 from finetune_operator.local.secret_source import SecretSource
 from finetune_operator.plan.manifests import parse_resolved
 from finetune_operator.plan.names import LABEL_JOB, LABEL_STAGE, resolved_name
-from finetune_operator.plan.observed import Observed, Presence
+from finetune_operator.plan.observed import Observed, Presence, StageJob
 from finetune_operator.plan.plan import Action, Apply, ChargePods, DeleteJob, SetSuspend
 from finetune_operator.plan.resolve import claim_names, secret_names
 from finetune_operator.plan.resolved import ResolvedSpec
@@ -58,9 +58,13 @@ class LocalCluster:
             secrets=self._secrets.presence(secret_names(job)),
             claims=dict.fromkeys(claim_names(job), Presence.PRESENT),
             resolved=self.resolved(job.metadata.name),
-            stages={record.stage: record.observed() for record in self._record.jobs.values()},
+            stages=self.stages(),
             progress=self._progress(),
         )
+
+    def stages(self) -> dict[Stage, StageJob]:
+        """The Jobs with their pods."""
+        return {record.stage: record.observed() for record in self._record.jobs.values()}
 
     def resolved(self, job_name: str) -> ResolvedSpec | None:
         """The spec as it was fixed when the job started."""
