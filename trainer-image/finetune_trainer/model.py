@@ -205,7 +205,7 @@ def _adapter_parameters(config: RunConfig, model_config: Any) -> int | None:
             adapted = peft.get_peft_model(model, adapter)
     except (ValueError, TypeError, KeyError) as error:
         raise InvalidConfig(f"peftConfig does not fit the model: {error}", field="spec.training.peftConfig") from error
-    return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    return sum(int(parameter.numel()) for parameter in adapted.parameters() if parameter.requires_grad)
 
 
 def _without_gguf(model: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from finetune_trainer.blocks import validate_blocks
 from finetune_trainer.contract import ExitCode, PreparedData, Result, RunConfig, Stage
 from finetune_trainer.data import PreparedDataset, load_prepared, prepare_dataset
+from finetune_trainer.data.store import read_receipt
 from finetune_trainer.errors import InvalidData
 from finetune_trainer.model import fetch_model, inspect_model, model_revision
 from finetune_trainer.uris import Address, Notify
@@ -33,8 +34,10 @@ def ensure_prepared(config: RunConfig, paths: Paths, notify: Notify) -> Prepared
     """
     expected = config.prepared.digest if config.prepared is not None else None
     fetch_model(config, paths, notify)
-    found = prepare_dataset(config, paths, notify)
-    if expected is not None and found.digest != expected:
+    receipt = read_receipt(paths)
+    if receipt is not None and receipt.prepared.digest == expected:
+        return load_prepared(paths)
+    if prepare_dataset(config, paths, notify).digest != expected:
         raise InvalidData(
             "the dataset is not the one that was prepared: its tokenised rows have another digest",
             field="spec.datasets[0].uri",

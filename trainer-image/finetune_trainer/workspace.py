@@ -129,7 +129,10 @@ def replacing_folder(final: Path) -> Iterator[Path]:
 
 
 def make_readable(folder: Path) -> None:
-    """Lets other users of a shared volume read everything below `folder` (safetensors writes mode 0600)."""
-    folder.chmod(0o755)
+    """Lets other users of a shared volume read what is below `folder`, and its group replace it.
+
+    safetensors writes files with mode 0600, temporary folders have 0700.
+    """
+    folder.chmod(0o775)
     for path in folder.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+        path.chmod(0o775 if path.is_dir() else 0o664)

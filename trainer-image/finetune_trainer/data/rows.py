@@ -115,7 +115,7 @@ def _delimited(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    import pyarrow.parquet  # noqa: PLC0415 - only where a file needs it
+    import pyarrow.parquet  # type: ignore[import-untyped]  # noqa: PLC0415 - only where a file needs it
 
     number = 0
     for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=_BATCH):

@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import s3fs
-from botocore.exceptions import BotoCoreError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import (  # type: ignore[import-untyped]
+    BotoCoreError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
 
 from finetune_trainer.checksums import text_sha256
 from finetune_trainer.errors import Internal

@@ -22,16 +22,20 @@ def is_complete(folder: Folder, sums: str) -> bool:
 
 
 def upload(local: Path, folder: Folder, notify: Notify) -> str:
-    """Uploads everything below `local`, which stays as it is, then SHA256SUMS, and verifies it; returns the content of SHA256SUMS.
+    """Uploads everything below `local`, verifies it, and only then adds SHA256SUMS; returns the content of that.
 
-    Does nothing when all of it is there already. Raises `CannotWrite` when what arrived is not what was sent.
+    Does nothing when all of it is there already; removes what an earlier upload left over. `local` stays as it is.
+    Raises `CannotWrite` when what arrived is not what was sent.
     """
     sums = sums_text(local)
     if is_complete(folder, sums):
         notify(f"{folder.uri} is complete already")
         return sums
+    earlier = parse_sums((folder.read(SUMS_FILE) or b"").decode())
     folder.remove(SUMS_FILE)  # from here on nobody takes the folder for complete
     files = {name: path for name, path in files_below(local).items() if name != SUMS_FILE}
+    for name in earlier.keys() - files.keys():
+        folder.remove(name)
     for count, (name, path) in enumerate(files.items(), start=1):
         notify(f"uploading {name} ({path.stat().st_size:,} bytes), file {count} of {len(files)}")
         folder.put(path, name)

@@ -43,9 +43,13 @@ class Template(Protocol):
 class RowFormat(Protocol):
     """One way to write training data."""
 
-    name: DataFormat
-    columns: tuple[str, ...]
-    """Columns that every row must have, by the format's own names."""
+    @property
+    def name(self) -> DataFormat: ...
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that every row must have, by the format's own names."""
+        ...
 
     def check(self, row: Row) -> None:
         """Raises `InvalidRow`."""
