@@ -24,12 +24,12 @@ $(UV):
 .PHONY: quickstart
 quickstart: $(UV) ## Install everything and fine-tune a real 135 M-parameter model on this machine's CPU
 	@echo "Installing the locked environment (the first time: about 6 GB with torch)"
-	@$(UV) sync --frozen --inexact --extra trainer --extra demo
+	@$(UV) sync --frozen --inexact --compile-bytecode --extra trainer --extra demo
 	@.venv/bin/finetune run $(DEMO)
 
 .PHONY: install
 install: $(UV) ## Install the environment for development (operator, trainer, demo, tools)
-	@$(UV) sync --frozen --all-extras --group dev
+	@$(UV) sync --frozen --all-extras --group dev --compile-bytecode
 
 .PHONY: generate
 generate: install ## Generate crds/, the chart's copy of them and the API reference from the models
