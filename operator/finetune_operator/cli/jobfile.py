@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -116,4 +117,5 @@ def _parse(document: dict[str, Any]) -> FineTuneJob | Template | str:
     if kind not in _KINDS:
         problem = Problem("kind", f"{kind or 'nothing'} is no kind of {GROUP}", f"known: {', '.join(_KINDS)}")
         raise CliError("the file is not valid:", problem)
-    return _KINDS[kind].model_validate(document)
+    # As strict as the API server: "2" is no number.
+    return _KINDS[kind].model_validate_json(json.dumps(document), strict=True)

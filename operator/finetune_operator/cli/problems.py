@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -13,6 +14,7 @@ from pydantic.fields import FieldInfo
 from finetune_operator.cli.errors import Problem
 
 _VALUE_ERROR: Final = "Value error, "
+_SHOULD: Final = re.compile(r"^[A-Z][a-z]+ should")
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], document: Any) -> list[Problem]:
@@ -23,7 +25,12 @@ def problems_of(error: ValidationError, model: type[BaseModel], document: Any) -
         where = _dotted(path)
         what, advice = _words(one["type"], one["msg"], path, model)
         found.setdefault(where, Problem(where, what, advice))
-    return list(found.values())
+    return [problem for where, problem in found.items() if not _follows(where, found)]
+
+
+def _follows(where: str, found: Mapping[str, Problem]) -> bool:
+    """Whether it only says that a list lacks an item, which it does because that item is wrong."""
+    return any(other.startswith(f"{where}[") for other in found)
 
 
 def _words(kind: str, message: str, path: Sequence[str | int], model: type[BaseModel]) -> tuple[str, str]:
@@ -36,7 +43,8 @@ def _words(kind: str, message: str, path: Sequence[str | int], model: type[BaseM
     about = " ".join((field.description or "").split()) if field is not None else ""
     if kind == "missing":
         return "required, and not there", about
-    return message.removeprefix(_VALUE_ERROR), "" if message.startswith(_VALUE_ERROR) else about
+    words = _SHOULD.sub("must", message.removeprefix(_VALUE_ERROR)).replace(" after validation", "")
+    return words, "" if message.startswith(_VALUE_ERROR) else about
 
 
 def _in_document(loc: Sequence[str | int], document: Any) -> list[str | int]:
