@@ -12,8 +12,14 @@ from tests.cluster.harness import cluster as clusters
 from tests.cluster.harness import story
 from tests.cluster.harness.cluster import Cluster
 from tests.cluster.harness.errors import UnavailableError
+from tests.cluster.harness.pods import venv_pod_template
 from tests.cluster.harness.s3 import S3
+from tests.cluster.support import store as stores
+from tests.cluster.support.jobs import Jobs
+from tests.cluster.support.operator import OperatorProcess
+from tests.cluster.support.store import Store
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 REPORT = pytest.StashKey[pytest.TestReport]()
 UNAVAILABLE = pytest.StashKey[str]()
 DUMPS = pytest.StashKey[list[Path]]()
@@ -83,3 +89,33 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         lines.append(config.stash[UNAVAILABLE])
     for line in lines:
         sys.stdout.write(f"{line}\n")
+
+
+@pytest.fixture(scope="session")
+def product(cluster: Cluster) -> Cluster:
+    """The cluster with the CustomResourceDefinitions of crds/."""
+    for definition in sorted((REPOSITORY / "crds").glob("*.yaml")):
+        cluster.apply(definition.read_text())
+    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def store(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A bucket with a tiny model and its data."""
+    return stores.fill(s3, tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def operator(product: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+    """The operator as a process; a test that kills it starts it again."""
+    log = tmp_path_factory.mktemp("operator") / "operator.log"
+    with OperatorProcess(product.kubeconfig, log, venv_pod_template(Path(sys.prefix), REPOSITORY)) as process:
+        yield process
+
+
+@pytest.fixture
+def jobs(product: Cluster, operator: OperatorProcess, store: Store, namespace: str) -> Jobs:
+    """A namespace with the object store's credentials, watched by the operator."""
+    product.apply(store.secret(), namespace)
+    return Jobs(product, namespace)
