@@ -1,0 +1,139 @@
+"""Jobs that succeed on a real cluster: what the user sees, what it costs, and what is left."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from typing import Any
+
+from tests.cluster.harness.cluster import Request
+from tests.cluster.support.jobs import Jobs, condition, job
+from tests.cluster.support.operator import OperatorProcess
+from tests.cluster.support.store import SECRET, Store
+from tests.cluster.support.waiting import until
+
+SAMPLES = {"prompts": ["w1 w2 w3", "w7 w8"]}
+
+
+def stored(store: Store, name: str, **spec: Any) -> dict[str, Any]:
+    """A job that reads from and writes to the object store."""
+    manifest = job(name, store.model, store.data, output={"uri": store.output(name)}, samples=SAMPLES, **spec)
+    for holder in (manifest["spec"]["model"], *manifest["spec"]["datasets"], manifest["spec"]["output"]):
+        holder["secretRef"] = {"name": SECRET}
+    return manifest
+
+
+def test_one_pod_trains_publishes_and_leaves_the_artifact(jobs: Jobs, store: Store, operator: OperatorProcess) -> None:
+    jobs.apply(stored(store, "one"))
+    status = jobs.until_phase("one", "Succeeded")
+    published_artifact_is_whole(status, store)
+    story_is_told(status, jobs)
+    survives_a_restart_unchanged_and_costs_nothing(jobs, operator)
+    jobs.cluster.kubectl("delete", "ftj", "one", "-n", jobs.namespace)
+    until(
+        lambda: not jobs.cluster.get("pods,jobs,services,configmaps,pvc", namespace=jobs.namespace, selector=OURS),
+        "the children are gone",
+        seconds=90,
+        story=lambda: jobs.cluster.kubectl("get", "all,cm,pvc", "-n", jobs.namespace),
+    )
+    published_artifact_is_whole(status, store)
+
+
+OURS = "app.kubernetes.io/managed-by=finetune-operator"
+
+
+def published_artifact_is_whole(status: dict[str, Any], store: Store) -> None:
+    """The artifact's files are in the bucket and have the checksums that were published with them."""
+    (adapter,) = (artifact for artifact in status["artifacts"] if artifact["kind"] == "adapter")
+    bucket, _, prefix = adapter["uri"].removeprefix("s3://").partition("/")
+    sums = store.s3.get(bucket, f"{prefix.rstrip('/')}/SHA256SUMS").decode().splitlines()
+    names = {line.split(maxsplit=1)[1].lstrip("*"): line.split(maxsplit=1)[0] for line in sums}
+    assert {"adapter_model.safetensors", "adapter_config.json", "README.md"} <= set(names)
+    for name, digest in names.items():
+        data = store.s3.get(bucket, f"{prefix.rstrip('/')}/{name}")
+        assert hashlib.sha256(data).hexdigest() == digest, name
+    assert adapter["sha256"]
+    assert adapter["bytes"] > 0
+
+
+def story_is_told(status: dict[str, Any], jobs: Jobs) -> None:
+    """Everything a user would ask is in the status and in the events."""
+    for kind in ("Ready", "Prepared", "Trained", "Published", "Complete"):
+        assert condition(status, kind)["status"] == "True", (kind, status["conditions"])
+    for kind in ("Reconciling", "Stalled"):
+        assert condition(status, kind)["status"] == "False", (kind, status["conditions"])
+    assert status["progress"]["percent"] == "100%"
+    assert status["dataset"]["rows"] == 64
+    assert float(status["metrics"]["loss"]) > 0
+    assert status["trainableParameters"] < status["totalParameters"]
+    assert [sample["prompt"] for sample in status["samples"]] == SAMPLES["prompts"]
+    assert status["checkpoints"][-1]["verified"]
+    assert status["provenance"]["configHash"]
+    assert len(json.dumps(status)) < 32 * 1024
+    reasons = [event["reason"] for event in jobs.events("one")]
+    for reason in ("Accepted", "Prepared", "Training", "Trained", "Published", "Succeeded"):
+        assert reason in reasons, (reason, reasons)
+    row = jobs.cluster.kubectl("get", "ftj", "one", "-n", jobs.namespace, "--no-headers").split()
+    assert row[:3] == ["one", "Succeeded", "100%"], row
+
+
+def writes(counts: Counter[Request]) -> Counter[Request]:
+    """Requests that change our kinds of objects (a Lease is renewed by design)."""
+    return Counter(
+        {
+            request: count
+            for request, count in counts.items()
+            if request.verb in {"POST", "PUT", "PATCH", "APPLY", "DELETE"}
+            and request.resource in {"finetunejobs", "jobs", "configmaps", "services", "pods"}
+            and (request.resource != "pods" or request.subresource == "")
+        }
+    )
+
+
+def survives_a_restart_unchanged_and_costs_nothing(jobs: Jobs, operator: OperatorProcess) -> None:
+    """A restarted operator looks at the finished job, finds nothing to do, and writes nothing."""
+    until(
+        lambda: not [pod for pod in jobs.pods("one", "publish") if pod["status"]["phase"] == "Running"],
+        "the last pod has ended",
+    )
+    before = jobs.get("one")
+    counts = writes(jobs.cluster.apiserver_request_counts())
+    operator.kill()
+    operator.start()
+    until(lambda: reconciled(operator), "the job was reconciled again")
+    jobs.cluster.kubectl("annotate", "ftj", "one", "-n", jobs.namespace, "tests/nudge=1")
+    seen = reconciled(operator)
+    until(lambda: reconciled(operator) > seen, "the change was seen", seconds=30)
+    after = jobs.get("one")
+    assert json.dumps(after["status"]) == json.dumps(before["status"])
+    changed = writes(jobs.cluster.apiserver_request_counts()) - counts
+    assert sum(changed.values()) == 1, f"only the annotation is a write: {changed}"
+
+
+def reconciled(operator: OperatorProcess) -> float:
+    lines = operator.scrape().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("controller_runtime_reconcile_total{"))
+
+
+def test_two_pods_find_each_other_and_train_at_world_size_two(jobs: Jobs, store: Store) -> None:
+    jobs.apply(stored(store, "two", gpus=2, gpusPerNode=1))
+    status = jobs.until_phase("two", "Succeeded")
+    pods = jobs.pods("two", "train")
+    assert sorted(pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] for pod in pods) == ["0", "1"]
+    assert all("nvidia.com/gpu" not in json.dumps(pod["spec"]) for pod in pods)
+    log = "\n".join(
+        jobs.cluster.kubectl("logs", pod["metadata"]["name"], "-n", jobs.namespace) for pod in pods
+    )
+    assert '"world_size": 2' in log or "world_size=2" in log, log[-4000:]
+    published_artifact_is_whole(status, store)
+
+
+def test_without_a_volume_the_stages_hand_over_through_the_bucket(jobs: Jobs, store: Store) -> None:
+    manifest = stored(store, "bare")
+    del manifest["spec"]["workspace"]
+    jobs.apply(manifest)
+    status = jobs.until_phase("bare", "Succeeded")
+    assert not jobs.cluster.get("pvc", namespace=jobs.namespace)
+    published_artifact_is_whole(status, store)
+    assert not [key for key in store.s3.keys(store.bucket, "out/bare/") if ".handover" in key]
