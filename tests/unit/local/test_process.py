@@ -50,9 +50,10 @@ def alive(pid: int) -> bool:
 
 
 def end_of(process: PodProcess) -> int:
-    codes: list[int] = []
-    wait_for(lambda: (code := process.poll()) is not None and not codes.append(code))
-    return codes[0]
+    wait_for(lambda: process.poll() is not None)
+    code = process.poll()
+    assert code is not None
+    return code
 
 
 @pytest.mark.parametrize(
