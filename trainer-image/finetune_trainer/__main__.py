@@ -11,6 +11,7 @@ from finetune_trainer.contract import Stage
 
 
 def main() -> None:
+    supervisor.hold_signals()
     parser = argparse.ArgumentParser(prog="finetune_trainer", description=__doc__)
     parser.add_argument("stage", choices=[stage.value for stage in Stage])
     stage = Stage(parser.parse_args().stage)

@@ -2,55 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
+from finetune_trainer.checksums import files_below
 from finetune_trainer.contract import CheckpointPolicy
 from finetune_trainer.manifest import MANIFEST
 from finetune_trainer.uris.address import Address
 from finetune_trainer.uris.folder import Folder, open_folder
-from finetune_trainer.uris.transfer import remove_all
 from finetune_trainer.workspace import Paths
 
 
 class Mirror:
     """Checkpoints below `checkpoints.uri`. The manifest goes up last and down first: without it there is nothing."""
 
-    def __init__(self, address: Address, paths: Paths) -> None:
-        self._address = address
-        self._paths = paths
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
 
     @classmethod
     def of(cls, policy: CheckpointPolicy, paths: Paths) -> Mirror | None:
         if policy.uri is None:
             return None
-        return cls(Address(policy.uri, "spec.checkpoints.uri", "output", paths.secret_dir(policy.secret)), paths)
+        address = Address(policy.uri, "spec.checkpoints.uri", "output", paths.secret_dir(policy.secret))
+        return cls(open_folder(address, paths))
 
     def uri_of(self, name: str) -> str:
-        return f"{self._address.uri.rstrip('/')}/{name}"
+        return f"{self._folder.uri.rstrip('/')}/{name}"
 
     def names(self) -> set[str]:
         """Names of the checkpoints whose manifest is there."""
-        files = open_folder(self._address, self._paths).sizes()
-        return {name.partition("/")[0] for name in files if name.partition("/")[2] == MANIFEST}
+        return {file.removesuffix(f"/{MANIFEST}") for file in self._folder.sizes() if file.endswith(f"/{MANIFEST}")}
 
     def store(self, folder: Path, name: str) -> None:
-        target = self._folder(name)
-        target.remove(MANIFEST)
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and path != folder / MANIFEST:
-                target.put(path, path.relative_to(folder).as_posix())
-        target.put(folder / MANIFEST, MANIFEST)
+        self._folder.remove(f"{name}/{MANIFEST}")
+        for file, path in files_below(folder).items():
+            if file != MANIFEST:
+                self._folder.put(path, f"{name}/{file}")
+        self._folder.put(folder / MANIFEST, f"{name}/{MANIFEST}")
 
     def fetch(self, name: str, folder: Path) -> None:
-        source = self._folder(name)
-        for file in source.sizes():
-            source.get(file, folder / file)
+        for file in self._files(name):
+            self._folder.get(f"{name}/{file}", folder / file)
 
     def forget(self, name: str) -> None:
-        target = self._folder(name)
-        target.remove(MANIFEST)
-        remove_all(target)
+        self._folder.remove(f"{name}/{MANIFEST}")
+        for file in self._files(name):
+            self._folder.remove(f"{name}/{file}")
 
-    def _folder(self, name: str) -> Folder:
-        return open_folder(replace(self._address, uri=self.uri_of(name)), self._paths)
+    def _files(self, name: str) -> list[str]:
+        return [file.removeprefix(f"{name}/") for file in self._folder.sizes() if file.startswith(f"{name}/")]

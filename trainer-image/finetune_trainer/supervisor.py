@@ -49,6 +49,14 @@ class Ending:
     out_of_time: bool
 
 
+def hold_signals() -> None:
+    """Let the signals that the supervisor acts on wait until it asks for them.
+
+    To be called before anything else: until a process with id 1 has said otherwise, the kernel drops its SIGTERM.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+
+
 def run(stage: Stage, environ: Mapping[str, str]) -> int:
     """Run one stage to its end; the exit code of the pod."""
     log.configure(stage=stage.value)
@@ -68,8 +76,6 @@ def _supervise(config: RunConfig, paths: Paths, environ: Mapping[str, str]) -> R
     paths.scratch.mkdir(parents=True, exist_ok=True)
     files.reset()
     Reporter(config.stage, files.progress_file).notify("starting")
-    # Blocked before any thread exists, so that each of these signals waits for sigtimedwait below.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     relay = Relay(sys.stdout, raw=log.on_console())
     env = worker_environment(environ, config, paths.scratch)
     if log.on_console():
@@ -154,6 +160,8 @@ def _judge(stage: Stage, ending: Ending, left: Result | None, tail: list[str]) -
             message="asked to stop, and ended before the work was saved: the grace period was too short",
             advice="raise terminationGracePeriodSeconds in spec.podTemplate; the last checkpoint is kept",
         )
+    if left is None and ending.stop_requested and ending.status == -signal.SIGTERM:
+        return Result(stage=stage, exit_code=ExitCode.INTERRUPTED, message="asked to stop before it had begun")
     silent = of_silence(stage, ending.status, tail)
     if left is None:
         return silent

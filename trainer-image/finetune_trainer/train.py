@@ -98,7 +98,7 @@ def _set_up(orders: Orders, gang: Gang, notify: Callable[[str], None], data: Pre
         figures=figures,
         method=config.training.method,
         run=run,
-        model=load_base_model(config, paths, notify),
+        model=load_base_model(config, paths),
         args=_sft_config(config, paths.checkpoints_dir, evaluates=bool(data.eval), fresh=resume is None),
         train_dataset=data.train,
         eval_dataset=data.eval or None,
@@ -169,7 +169,9 @@ def _save(session: Session, folder: Path) -> None:
     session.trainer.save_model(str(folder), _internal_call=True)
     (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle of no use to anybody who loads the model
     (folder / RUN_CONFIG_FILE).write_text(session.orders.config.to_json())
-    shutil.copyfile(session.orders.files.launch_config, folder / session.orders.files.launch_config.name)
+    launch_config = session.orders.files.launch_config
+    if launch_config.is_file():  # a person may start the ranks without us
+        shutil.copyfile(launch_config, folder / launch_config.name)
 
 
 def _trained_model(session: Session, peak: int, seconds: float, digest: str) -> TrainedModel:
