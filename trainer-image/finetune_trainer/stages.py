@@ -6,9 +6,10 @@ import signal
 import sys
 from typing import NoReturn
 
-from finetune_trainer import prepare, publish
 from finetune_trainer.contract import Result, Stage
 from finetune_trainer.errors import Interrupted
+from finetune_trainer.prepare import run as prepare
+from finetune_trainer.publish import run as publish
 from finetune_trainer.worker import Orders, work
 
 
@@ -19,7 +20,7 @@ def _stop(_signal: int, _frame: object) -> NoReturn:
 def _run(orders: Orders) -> Result:
     signal.signal(signal.SIGTERM, _stop)
     stage = prepare if orders.config.stage is Stage.PREPARE else publish
-    return stage.run(orders.config, orders.paths, orders.reporter.notify)
+    return stage(orders.config, orders.paths, orders.reporter.notify)
 
 
 if __name__ == "__main__":

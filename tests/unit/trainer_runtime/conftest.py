@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from finetune_trainer.contract import Env, PreparedData, Result, RunConfig, Stage
@@ -35,9 +34,9 @@ class Pod:
         code = self.process.wait(START_SECONDS)
         return code, Result.model_validate_json(self.termination_log.read_bytes())
 
-    def workers(self) -> list[psutil.Process]:
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "finetune_trainer.train" in child.cmdline()]
+    def workers(self) -> list[int]:
+        """Ids of the processes that train."""
+        return [pid for pid in descendants(self.process.pid) if "finetune_trainer.train" in command_line(pid)]
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,15 @@ class Site:
         return replace(self, root=root)
 
 
+def descendants(pid: int) -> list[int]:
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [*children, *(below for child in children for below in descendants(child))]
+
+
+def command_line(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -100,12 +108,14 @@ def free_port() -> int:
 
 
 def tiny_model(folder: Path) -> None:
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    import torch  # noqa: PLC0415 - most tests need no torch, and it takes seconds
+    from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: PLC0415
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: PLC0415
 
-    words = ["<pad>", "<eos>", "<unk>", *(f"w{number}" for number in range(125))]
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    special = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
+
+    words = [*special.values(), *(f"w{number}" for number in range(125))]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, special["unk_token"]))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     torch.manual_seed(0)
     model = LlamaForCausalLM(
@@ -123,13 +133,11 @@ def tiny_model(folder: Path) -> None:
         )
     )
     model.save_pretrained(folder)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
-    ).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
 
 
 def tiny_dataset(file: Path) -> None:
-    draw = random.Random(0)
+    draw = random.Random(0)  # noqa: S311 - words to train on
     rows = [" ".join(f"w{draw.randrange(125)}" for _ in range(draw.randrange(8, 24))) for _ in range(56)]
     file.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
 
@@ -159,7 +167,7 @@ def config_for(root: Path, stage: Stage, prepared: PreparedData | None = None) -
 @pytest.fixture(scope="session")
 def prepared_site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A job that has been prepared. Read-only: use `site`."""
-    from finetune_trainer import prepare
+    from finetune_trainer import prepare  # noqa: PLC0415 - as above
 
     root = tmp_path_factory.mktemp("job")
     tiny_model(root / "model")

@@ -30,7 +30,7 @@ def run_config(**changes: object) -> RunConfig:
 
 def test_several_processes_on_cpu_are_launched_as_accelerate_really_launches_them() -> None:
     config = run_config(topology={"nodes": 2, "processesPerNode": 3})
-    environ = {Env.MASTER_ADDR: "job-train-0.job", Env.MASTER_PORT: "1234", Env.NODE_RANK: "1"}
+    environ: dict[str, str] = {Env.MASTER_ADDR: "job-train-0.job", Env.MASTER_PORT: "1234", Env.NODE_RANK: "1"}
     settings = launch.launch_config(config, environ)
     assert settings["distributed_type"] == "MULTI_GPU"
     assert (settings["num_machines"], settings["num_processes"], settings["machine_rank"]) == (2, 6, 1)
@@ -44,7 +44,7 @@ def test_one_process_is_launched_alone() -> None:
 def test_a_rank_0_that_never_appears_is_a_lost_peer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "RENDEZVOUS_SECONDS", 0)
     said: list[str] = []
-    environ = {Env.MASTER_ADDR: "nobody.invalid", Env.NODE_RANK: "1"}
+    environ: dict[str, str] = {Env.MASTER_ADDR: "nobody.invalid", Env.NODE_RANK: "1"}
     with pytest.raises(PeerLost, match=r"nobody\.invalid"):
         launch.await_rendezvous(run_config(topology={"nodes": 2}), environ, said.append)
     assert said == ["waiting for rank 0 at nobody.invalid:29500"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def test_a_gang_that_lost_a_rank_and_was_evicted_ends_with_the_weights_of_one_le
     pods = long_gang.start_gang()
     wait_for(lambda: newest_step(long_gang) >= 4, pods)
     (victim,) = pods[1].workers()
-    victim.kill()
+    os.kill(victim, signal.SIGKILL)
     killed = time.monotonic()
     (first_code, first), (second_code, _) = (pod.end() for pod in pods)
     assert time.monotonic() - killed < SECONDS_TO_NOTICE

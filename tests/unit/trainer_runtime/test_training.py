@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 def train_here(site: Site) -> Result:
-    from finetune_trainer.train import train
+    from finetune_trainer.train import train  # noqa: PLC0415 - imports torch
 
     paths = site.paths()
     files = Handshake(paths.scratch)
