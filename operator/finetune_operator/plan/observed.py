@@ -75,7 +75,18 @@ class StageJob:
     failure: str = ""
     """The Job's own words (condition Failed: reason and message)."""
     deleting: bool = False
+    queued: bool = False
+    """Whether it carries Kueue's queue label (names.LABEL_QUEUE), which Kueue may set by itself."""
     pods: tuple[PodState, ...] = ()
+
+    @property
+    def live_pods(self) -> tuple[PodState, ...]:
+        return tuple(pod for pod in self.pods if not pod.ended)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it has no pods that run, and gets none as it stands."""
+        return (self.suspended or self.failed) and not (self.active or self.terminating or self.live_pods)
 
 
 class Presence(StrEnum):

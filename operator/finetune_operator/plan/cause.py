@@ -1,0 +1,117 @@
+"""Why pods failed: of everything that went wrong at about the same time, the one thing that explains it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from finetune_operator.api.status import Reason
+from finetune_operator.plan.names import CONTAINER
+from finetune_operator.plan.observed import PodPhase, PodState, StageJob
+from finetune_operator.plan.text import cut, sentence
+from finetune_trainer.contract import ExitCode
+
+_LAST_WORDS: Final = 300
+_SIGTERM: Final = 143
+_FAR_FUTURE: Final = datetime.max.replace(tzinfo=UTC)
+_EXIT_CODE: Final = re.compile(r"exit code (\d+)")
+_OUT_OF_HOST_MEMORY: Final = "OOMKilled"
+
+_ADVICE: Final[Mapping[ExitCode, str]] = {
+    ExitCode.INVALID_CONFIG: "Correct the spec and apply it as a new FineTuneJob",
+    ExitCode.INVALID_DATA: "Correct the data, or raise spec.data.invalidTolerancePercent",
+    ExitCode.NOT_FOUND: "Check the URI and the credentials in its secretRef",
+    ExitCode.OUT_OF_MEMORY: "Lower trainerConfig.per_device_train_batch_size or maxSequenceLength in spec.training",
+    ExitCode.DIVERGED: "Lower trainerConfig.learning_rate in spec.training; the last good checkpoint is kept",
+    ExitCode.CANNOT_WRITE: "Check the space and the permissions of the workspace and of spec.output.uri",
+    ExitCode.KILLED: "Look at the events of its node",
+}
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What ended an attempt or a stage."""
+
+    code: ExitCode
+    text: str
+    """What happened, where, and what to do: whole sentences without the last full stop."""
+    pod_exit_code: int | None = None
+    is_free: bool = False
+    """Whether the cluster interrupted it, so that nobody is charged."""
+
+    @property
+    def reason(self) -> Reason:
+        return Reason[self.code.name]
+
+
+def failed_pods(pods: Iterable[PodState]) -> list[PodState]:
+    """Those that ended in another way than well."""
+    return [pod for pod in pods if pod.phase is PodPhase.FAILED or pod.outcome not in (None, ExitCode.OK)]
+
+
+def cause_of(pods: Iterable[PodState]) -> Cause | None:
+    """The cause among the pods that failed; None when none did."""
+    ranked = sorted(failed_pods(pods), key=lambda pod: (_rank(pod), pod.finished or _FAR_FUTURE, pod.name))
+    return _cause(ranked[0]) if ranked else None
+
+
+def last_cause(pods: Iterable[PodState]) -> Cause | None:
+    """How the newest of the failed pods ended: of one pod that was tried again and again."""
+    failed = sorted(failed_pods(pods), key=lambda pod: (pod.finished or pod.created, pod.name))
+    return _cause(failed[-1]) if failed else None
+
+
+def cause_of_job(job: StageJob) -> Cause:
+    """From the Job's own words, when no pod is left to tell."""
+    told = _EXIT_CODE.search(job.failure)
+    code = ExitCode.of(int(told[1])) if told else ExitCode.INTERNAL
+    return Cause(code, sentence(f"the Job {job.name} failed: {job.failure or 'no reason given'}", _ADVICE.get(code)))
+
+
+def _rank(pod: PodState) -> int:
+    """Lower explains more. Ranks that lost their peer, or that were told to stop, only followed somebody."""
+    code = pod.outcome
+    if code is not None and code.is_final:
+        return 0
+    if pod.disrupted:
+        return 1
+    if code is ExitCode.INTERRUPTED or _was_told_to_stop(pod):
+        return 3
+    return 4 if code is ExitCode.PEER_LOST else 2
+
+
+def _was_told_to_stop(pod: PodState) -> bool:
+    killed = pod.outcome is ExitCode.KILLED and pod.reason != _OUT_OF_HOST_MEMORY
+    return pod.exit_code == _SIGTERM or (killed and pod.deleting)
+
+
+def _cause(pod: PodState) -> Cause:
+    code = pod.outcome or ExitCode.KILLED
+    free = not code.is_final and (pod.disrupted or code.is_free or _was_told_to_stop(pod))
+    code = ExitCode.INTERRUPTED if free else code
+    return Cause(code, _text(pod, code), pod.exit_code, is_free=free)
+
+
+def _text(pod: PodState, code: ExitCode) -> str:
+    result = pod.result
+    if result is not None and result.exit_code is not ExitCode.OK:
+        where = f"{result.field}: " if result.field and result.field not in result.message else ""
+        return sentence(f"{where}{result.message}", result.advice or _ADVICE.get(code))
+    if pod.reason == _OUT_OF_HOST_MEMORY:
+        return sentence(
+            f"the pod {pod.name} went over its memory limit ({_OUT_OF_HOST_MEMORY})",
+            f"Raise resources.limits.memory of the container {CONTAINER} in spec.podTemplate",
+        )
+    if pod.disrupted or code is ExitCode.INTERRUPTED:
+        return f"the cluster stopped the pod {pod.name} ({pod.reason or 'told to stop'})"
+    ended = "was lost" if pod.exit_code is None else f"ended with exit code {pod.exit_code} ({code.exit_name})"
+    words = f": {_tail(pod.last_words)}" if pod.last_words else ""
+    return sentence(f"the pod {pod.name} {ended}{words}", _ADVICE.get(code))
+
+
+def _tail(words: str) -> str:
+    """The end of a log says more than its beginning."""
+    return cut(" ".join(words.split())[-_LAST_WORDS:], _LAST_WORDS)

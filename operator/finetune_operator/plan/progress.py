@@ -1,0 +1,101 @@
+"""Folds the trainer's newest report into the status."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from finetune_operator.api.status import JobStatus, Metrics, ProgressStatus
+from finetune_operator.plan import attempts
+from finetune_operator.plan.observed import Observed, PodPhase
+from finetune_operator.plan.results import newest
+from finetune_operator.plan.settings import PlanSettings
+from finetune_operator.plan.text import cut, duration, number, percent
+from finetune_trainer.contract import Progress, Stage
+
+_MAX_MESSAGE = 256
+
+
+def with_progress(
+    status: JobStatus, observed: Observed, stage: Stage, now: datetime, settings: PlanSettings
+) -> JobStatus:
+    """The status with what the running stage reports; a report of another stage is passed over."""
+    report = observed.progress
+    if report is not None and report.stage is stage:
+        status = _reported(status, report, settings)
+        heard = report.updated_at
+    else:
+        heard = status.progress.updated_at if status.progress and status.progress.updated_at else now
+    job = observed.stages.get(stage)
+    runs = job is not None and any(pod.phase is PodPhase.RUNNING for pod in job.pods)
+    return _with_age(status, heard if runs else now, now, settings)
+
+
+def stale_after(status: JobStatus, now: datetime, settings: PlanSettings) -> float | None:
+    """Seconds until the progress shown is stale unless the trainer is heard of."""
+    shown = status.progress
+    if shown is None or shown.updated_at is None or shown.stale:
+        return None
+    return max(1.0, settings.progress_stale_seconds + 1 - (now - shown.updated_at).total_seconds())
+
+
+def _reported(status: JobStatus, report: Progress, settings: PlanSettings) -> JobStatus:
+    before = status.progress or ProgressStatus()
+    changes: dict[str, Any] = {"message": cut(report.message, _MAX_MESSAGE)}
+    if report.stage is Stage.TRAIN:
+        changes |= _position(report)
+    after = before.model_copy(update={name: value for name, value in changes.items() if value is not None})
+    told: dict[str, Any] = {"progress": _with_time(before, after, report.updated_at, settings)}
+    if report.stage is Stage.TRAIN:
+        told |= _training(status, report)
+    return status.model_copy(update=told)
+
+
+def _with_time(
+    before: ProgressStatus, after: ProgressStatus, moment: datetime, settings: PlanSettings
+) -> ProgressStatus:
+    """A sign of life alone is no news: it is shown only when the last one would soon be stale."""
+    shown = before.updated_at
+    if shown is not None and (
+        shown >= moment or (after == before and (moment - shown).total_seconds() < settings.progress_stale_seconds / 2)
+    ):
+        return after
+    return after.model_copy(update={"updated_at": attempts.whole_seconds(moment)})
+
+
+def _position(report: Progress) -> dict[str, Any]:
+    position: dict[str, Any] = {"step": report.step, "total_steps": report.total_steps, "epoch": report.epoch}
+    if report.step is not None and report.total_steps is not None:
+        position["percent"] = percent(report.step, report.total_steps)
+    if report.eta_seconds is not None:
+        position["eta"] = duration(report.eta_seconds)
+    return position
+
+
+def _training(status: JobStatus, report: Progress) -> dict[str, Any]:
+    measured = {
+        "loss": number(report.loss),
+        "eval_loss": number(report.eval_loss),
+        "base_eval_loss": number(report.base_eval_loss),
+        "learning_rate": number(report.learning_rate),
+        "grad_norm": number(report.grad_norm),
+        "tokens_per_second": number(report.tokens_per_second),
+        "peak_memory_bytes": report.peak_memory_bytes,
+    }
+    known = {name: value for name, value in measured.items() if value is not None}
+    changes: dict[str, Any] = {
+        "trainable_parameters": report.trainable_parameters or status.trainable_parameters,
+        "total_parameters": report.total_parameters or status.total_parameters,
+        "checkpoints": newest(report.checkpoints) or status.checkpoints,
+    }
+    if known:
+        changes["metrics"] = (status.metrics or Metrics()).model_copy(update=known)
+    return changes
+
+
+def _with_age(status: JobStatus, heard: datetime, now: datetime, settings: PlanSettings) -> JobStatus:
+    shown = status.progress
+    stale = (now - heard).total_seconds() > settings.progress_stale_seconds
+    if shown is None or shown.stale == stale:
+        return status
+    return status.model_copy(update={"progress": shown.model_copy(update={"stale": stale})})

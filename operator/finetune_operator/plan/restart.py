@@ -1,0 +1,115 @@
+"""Restarts: when one rank is lost the whole gang goes down, and comes back from the newest checkpoint.
+
+In three steps, each of which can be repeated and none of which begins before the status tells of the one
+before it: the attempt's pods are labelled and the Job is suspended; its pods go; the Job is resumed.
+"""
+
+from __future__ import annotations
+
+from finetune_operator.api.status import Attempt, Phase, Reason
+from finetune_operator.plan import attempts
+from finetune_operator.plan.cause import Cause, cause_of, cause_of_job
+from finetune_operator.plan.observed import PodPhase, StageJob
+from finetune_operator.plan.plan import Action, DeleteJob, EventType, JobEvent, SetSuspend
+from finetune_operator.plan.situation import Decision, Situation, Standing
+from finetune_operator.plan.text import count
+
+_AGAIN_SOON = 1.0
+
+
+def restart(situation: Situation) -> Decision | None:
+    """Restart the gang when a rank is gone and the budget allows it; fail the job when it does not."""
+    job, attempt = situation.stage_job, situation.attempt
+    if job is None or attempt is None or job.complete or job.deleting:
+        return None
+    if attempt.end is not None:
+        return _bring_back(situation, job, attempt)
+    cause = cause_of(attempts.pods_of(job, attempt))
+    if cause is None and job.failed:
+        cause = cause_of_job(job)
+    if cause is not None:
+        return _take_down(situation, job, attempt, cause)
+    if job.is_quiet and not situation.queued_elsewhere:
+        return _notice_interruption(situation, job, attempt)
+    return None
+
+
+def _take_down(situation: Situation, job: StageJob, attempt: Attempt, cause: Cause) -> Decision:
+    used, budget = situation.status.restarts, situation.job.spec.run_policy.max_restarts
+    actions = attempts.charge(job, attempt) + attempts.stop(job)
+    ended = attempts.end(
+        attempt, situation.now, cause.code.exit_name, exit_code=cause.pod_exit_code, message=cause.text
+    )
+    if not cause.is_free and used >= budget:
+        message = f"{cause.text}. All {count(budget, 'restart')} of spec.runPolicy.maxRestarts are used"
+        return Decision(
+            Phase.FAILED, Reason.RESTARTS_EXHAUSTED, message, actions, attempts=(ended,), standing=Standing.STUCK
+        )
+    charge = "not counted" if cause.is_free else f"restart {used + 1} of {budget}"
+    told = JobEvent(
+        EventType.NORMAL if cause.is_free else EventType.WARNING,
+        Reason.RESTARTING,
+        f"attempt {attempt.number} ended ({cause.code.exit_name}, {charge}): {cause.text}",
+    )
+    return Decision(
+        Phase.QUEUED,
+        Reason.RESTARTING,
+        f"attempt {attempt.number} ended, the pods restart from {_beginning(situation)} ({charge}): {cause.text}",
+        actions,
+        events=(told,),
+        attempts=(ended.model_copy(update={"counted": not cause.is_free}),),
+        charged=0 if cause.is_free else 1,
+        standing=Standing.CHANGING,
+    )
+
+
+def _bring_back(situation: Situation, job: StageJob, ended: Attempt) -> Decision:
+    waiting = Decision(
+        Phase.QUEUED,
+        Reason.RESTARTING,
+        f"attempt {ended.number} ended ({ended.reason}), attempt {ended.number + 1} starts from "
+        f"{_beginning(situation)} once its pods are gone",
+        standing=Standing.CHANGING,
+    )
+    if not job.is_quiet or (situation.queued_elsewhere and _can_go_on(job)):
+        return waiting
+    if not _can_go_on(job):
+        return _with_actions(waiting, DeleteJob(job.name))
+    resumed = attempts.begin(ended, situation.now)
+    return Decision(
+        Phase.QUEUED,
+        Reason.QUEUED,
+        f"attempt {resumed.number} starts from {_beginning(situation)}",
+        (*attempts.charge(job, ended), SetSuspend(job.name, suspend=False)),
+        attempts=(resumed,),
+    )
+
+
+def _can_go_on(job: StageJob) -> bool:
+    """A Job that failed is over, and one with a rank that has ended well would come back without that rank."""
+    return not job.failed and not any(pod.phase is PodPhase.SUCCEEDED for pod in job.pods)
+
+
+def _notice_interruption(situation: Situation, job: StageJob, attempt: Attempt) -> Decision:
+    """The Job is suspended and nobody wants that any more: what is left is to resume it."""
+    return Decision(
+        Phase.QUEUED,
+        Reason.RESTARTING,
+        f"attempt {attempt.number} was interrupted",
+        attempts.charge(job, attempt),
+        attempts=(attempts.end(attempt, situation.now, "interrupted"),),
+        requeue_after=_AGAIN_SOON,
+        standing=Standing.CHANGING,
+    )
+
+
+def _with_actions(decision: Decision, *actions: Action) -> Decision:
+    return Decision(decision.phase, decision.reason, decision.message, actions=actions, standing=decision.standing)
+
+
+def _beginning(situation: Situation) -> str:
+    policy = situation.spec
+    verified = [checkpoint.step for checkpoint in situation.status.checkpoints if checkpoint.verified]
+    if not verified or not (policy.workspace.persistent or policy.checkpoints.uri):
+        return "the beginning"
+    return f"the checkpoint of step {verified[-1]}"

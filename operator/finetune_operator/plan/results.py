@@ -1,0 +1,98 @@
+"""Folds what pods have left behind into the status, so that it outlives them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+from finetune_operator.api.status import MAX_CHECKPOINTS, JobStatus, Metrics, ProgressStatus
+from finetune_operator.plan import attempts
+from finetune_operator.plan.observed import Observed, PodPhase, StageJob
+from finetune_operator.plan.text import number, percent
+from finetune_trainer.contract import CheckpointRef, ExitCode, Result, Stage, TrainedModel
+
+MAX_INVALID_REASONS: Final = 5
+MAX_REASON: Final = 256
+
+
+def result_of(job: StageJob | None) -> Result | None:
+    """The Result of a stage that is complete: that of rank 0, unless only another pod is left."""
+    if job is None or not job.complete:
+        return None
+    told = (pod.result for pod in job.pods if pod.phase is PodPhase.SUCCEEDED)
+    return next((result for result in told if result is not None and _is_whole(result)), None)
+
+
+def _is_whole(result: Result) -> bool:
+    return (result.prepared or result.trained or result.published) is not None
+
+
+def current_stage(status: JobStatus) -> Stage:
+    """The first stage that has no result yet."""
+    if status.dataset is None:
+        return Stage.PREPARE
+    return Stage.TRAIN if status.trained is None else Stage.PUBLISH
+
+
+def with_results(observed: Observed, now: datetime) -> JobStatus:
+    """The job's status with the results of the stages that are complete."""
+    status = observed.job.status or JobStatus()
+    status = _with_dataset(status, result_of(observed.stages.get(Stage.PREPARE)))
+    return _with_training(status, result_of(observed.stages.get(Stage.TRAIN)), now)
+
+
+def _with_dataset(status: JobStatus, result: Result | None) -> JobStatus:
+    if status.dataset is not None or result is None or result.prepared is None:
+        return status
+    reasons = tuple(reason[:MAX_REASON] for reason in result.prepared.invalid_reasons[:MAX_INVALID_REASONS])
+    dataset = result.prepared.model_copy(update={"invalid_reasons": reasons})
+    return status.model_copy(update={"dataset": dataset, "total_parameters": dataset.model_parameters})
+
+
+def _with_training(status: JobStatus, result: Result | None, now: datetime) -> JobStatus:
+    if status.trained is not None or result is None or result.trained is None:
+        return status
+    trained = result.trained
+    changes: dict[str, Any] = {
+        "trained": trained.model_copy(update={"checkpoints": ()}),
+        "metrics": _metrics(status.metrics or Metrics(), trained),
+        "progress": _finished(status.progress or ProgressStatus(), trained),
+        "trainable_parameters": trained.trainable_parameters,
+        "total_parameters": trained.total_parameters,
+        "checkpoints": newest(trained.checkpoints) or status.checkpoints,
+    }
+    last = status.attempts[-1] if status.attempts else None
+    if last is not None and last.end is None:
+        ended = attempts.end(last, now, ExitCode.OK.exit_name, exit_code=0)
+        ended = ended.model_copy(update={"resumed_from_step": trained.resumed_from_step})
+        changes["attempts"] = attempts.record(status.attempts, ended)
+    return status.model_copy(update=changes)
+
+
+def newest(checkpoints: tuple[CheckpointRef, ...]) -> tuple[CheckpointRef, ...]:
+    """The newest checkpoints, oldest first."""
+    return tuple(sorted(checkpoints, key=lambda checkpoint: checkpoint.step))[-MAX_CHECKPOINTS:]
+
+
+def _metrics(before: Metrics, trained: TrainedModel) -> Metrics:
+    measured = {
+        "loss": number(trained.loss),
+        "eval_loss": number(trained.eval_loss),
+        "base_eval_loss": number(trained.base_eval_loss),
+        "tokens_per_second": number(trained.tokens_per_second),
+        "peak_memory_bytes": trained.peak_memory_bytes,
+    }
+    return before.model_copy(update={name: value for name, value in measured.items() if value is not None})
+
+
+def _finished(before: ProgressStatus, trained: TrainedModel) -> ProgressStatus:
+    return before.model_copy(
+        update={
+            "step": trained.step,
+            "total_steps": trained.total_steps,
+            "percent": percent(trained.step, trained.total_steps),
+            "epoch": trained.epoch,
+            "eta": None,
+            "stale": False,
+        }
+    )

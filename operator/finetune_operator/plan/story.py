@@ -1,0 +1,93 @@
+"""Events: what changed from the status before to the status after, told so that the events alone are the story."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from finetune_operator.api.status import JobStatus, Phase, Reason
+from finetune_operator.plan.plan import EventType, JobEvent
+from finetune_operator.plan.resolved import ResolvedSpec
+from finetune_operator.plan.text import count, number
+from finetune_operator.plan.watching import layout
+
+CANNOT_RESUME = (
+    "without a persistent workspace training starts over after losing its pods: set spec.workspace.size, "
+    "spec.workspace.claim or spec.checkpoints.uri in a new FineTuneJob"
+)
+
+
+def can_resume(spec: ResolvedSpec) -> bool:
+    """Whether checkpoints outlive the pods."""
+    return spec.workspace.persistent or spec.checkpoints.uri is not None
+
+
+def story(before: JobStatus, after: JobStatus, spec: ResolvedSpec) -> Iterator[JobEvent]:
+    """The events of an accepted job's step from `before` to `after`, in the order in which it happened."""
+    if before.start_time is None and after.start_time is not None:
+        yield from _accepted(spec)
+    if before.phase is Phase.SUSPENDED and after.phase not in (Phase.SUSPENDED, Phase.FAILED):
+        yield _normal(Reason.RESUMED, "resumed")
+    if before.dataset is None and after.dataset is not None:
+        yield _prepared(after)
+    if before.trained is None and after.trained is not None:
+        yield _trained(after)
+    if after.phase is not before.phase or after.attempt != before.attempt:
+        yield from _entered(after)
+    if after.reason == Reason.POD_PROBLEM and (before.reason, before.message) != (after.reason, after.message):
+        yield JobEvent(EventType.WARNING, Reason.POD_PROBLEM, after.message)
+
+
+def refusal(before: JobStatus, after: JobStatus, reason: Reason) -> tuple[JobEvent, ...]:
+    """Told once, not at every try."""
+    if (before.reason, before.message) == (after.reason, after.message):
+        return ()
+    return (JobEvent(EventType.WARNING, reason, after.message),)
+
+
+def _accepted(spec: ResolvedSpec) -> Iterator[JobEvent]:
+    method = spec.training.method
+    yield _normal(Reason.ACCEPTED, f"{method} of {spec.model.uri} on {layout(spec.topology)}, template {spec.template}")
+    if not can_resume(spec):
+        yield JobEvent(EventType.WARNING, Reason.CANNOT_RESUME, CANNOT_RESUME)
+
+
+def _prepared(after: JobStatus) -> JobEvent:
+    data = after.dataset
+    if data is None:
+        return _normal(Reason.PREPARED, "prepared")
+    held_out = f", {data.eval_rows} of them held out" if data.eval_rows else ""
+    unusable = f"; {count(data.invalid_rows, 'row')} unusable" if data.invalid_rows else ""
+    return _normal(Reason.PREPARED, f"{count(data.rows, 'row')}{held_out}, {count(data.tokens, 'token')}{unusable}")
+
+
+def _trained(after: JobStatus) -> JobEvent:
+    trained = after.trained
+    if trained is None:
+        return _normal(Reason.TRAINED, "trained")
+    losses = {"loss": trained.loss, "eval loss": trained.eval_loss, "base model's eval loss": trained.base_eval_loss}
+    told = "".join(f", {name} {number(value)}" for name, value in losses.items() if value is not None)
+    return _normal(Reason.TRAINED, f"{count(trained.step, 'step')}{told}")
+
+
+def _entered(after: JobStatus) -> Iterator[JobEvent]:
+    """The phase that begins. Restarts and acceptance have events of their own."""
+    match after.phase:
+        case Phase.QUEUED if after.reason != Reason.RESTARTING:
+            yield _normal(Reason.QUEUED, after.message)
+        case Phase.TRAINING:
+            yield _normal(Reason.TRAINING, after.message)
+        case Phase.SUSPENDED:
+            yield _normal(Reason.SUSPENDED, after.message)
+        case Phase.PUBLISHING:
+            yield _normal(Reason.PUBLISHING, after.message)
+        case Phase.SUCCEEDED:
+            yield from (_normal(Reason.PUBLISHED, f"{artifact.kind}: {artifact.uri}") for artifact in after.artifacts)
+            yield _normal(Reason.SUCCEEDED, after.message)
+        case Phase.FAILED:
+            yield JobEvent(EventType.WARNING, Reason(after.reason or Reason.INTERNAL), after.message)
+        case _:
+            return
+
+
+def _normal(reason: Reason, message: str) -> JobEvent:
+    return JobEvent(EventType.NORMAL, reason, message)
