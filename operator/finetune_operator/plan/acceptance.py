@@ -37,9 +37,7 @@ def _no_template(observed: Observed) -> SpecProblem:
             what = f"FineTuneTemplate `{wanted.name}` in the namespace {namespace}"
             listed = f"kubectl get ftt -n {namespace}"
         case _:
-            what = (
-                f"FineTuneTemplate in the namespace {namespace} and no ClusterFineTuneTemplate called `{wanted.name}`"
-            )
+            what = f"template `{wanted.name}`, neither in the namespace {namespace} nor in the cluster"
             listed = f"kubectl get ftt,cftt -n {namespace}"
     return SpecProblem(
         Reason.TEMPLATE_NOT_FOUND,

@@ -56,8 +56,6 @@ def fail(situation: Situation) -> Decision | None:
 
 def _final_cause(situation: Situation, job: StageJob) -> Cause | None:
     attempt = situation.attempt
-    if attempt is not None and attempt.end is not None:
-        return None
     pods = job.pods if attempt is None else attempts.pods_of(job, attempt)
     cause = cause_of(pods)
     if cause is not None and cause.code.is_final:
@@ -67,7 +65,7 @@ def _final_cause(situation: Situation, job: StageJob) -> Cause | None:
     told = cause_of_job(job)
     if situation.stage is not Stage.TRAIN:
         return last_cause(pods) or told
-    return told if cause is None and told.code.is_final else None
+    return told if told.code.is_final else None
 
 
 def _ended(situation: Situation, reason: str, exit_code: int | None, message: str) -> tuple[Attempt, ...]:

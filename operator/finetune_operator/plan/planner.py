@@ -21,7 +21,7 @@ from finetune_operator.plan.resolved import ResolvedSpec
 from finetune_operator.plan.results import current_stage, with_results
 from finetune_operator.plan.settings import PlanSettings
 from finetune_operator.plan.situation import Decision, Policy, Situation, Standing
-from finetune_operator.plan.story import refusal, story
+from finetune_operator.plan.story import milestones, refusal, story
 from finetune_operator.plan.text import cut, sentence
 from finetune_operator.plan.watching import watch
 from finetune_trainer.contract import Stage
@@ -117,9 +117,10 @@ def _stalled(observed: Observed, reason: Reason, message: str, now: datetime) ->
         "observed_generation": observed.job.metadata.generation,
     }
     after = with_results(observed, now).model_copy(update=changes)
-    told = conditions(before.conditions, after, reason, Standing.STUCK, now)
-    after = after.model_copy(update={"conditions": told})
-    return Plan(after, events=refusal(before, after, reason), requeue_after=RECHECK_SECONDS)
+    shown = conditions(before.conditions, after, reason, Standing.STUCK, now)
+    after = after.model_copy(update={"conditions": shown})
+    told = (*milestones(before, after), *refusal(before, after, reason))
+    return Plan(after, events=told, requeue_after=RECHECK_SECONDS)
 
 
 def _fix_spec(situation: Situation, decision: Decision) -> tuple[Action, ...]:
@@ -139,9 +140,8 @@ def _spec_change(situation: Situation) -> tuple[JobEvent, ...]:
     if status.start_time is None or observed.template is None or seen:
         return ()
     try:
-        unchanged = (
-            resolve(observed.job, observed.template, situation.settings).config_hash == situation.spec.config_hash
-        )
+        fresh = resolve(observed.job, observed.template, situation.settings)
+        unchanged = fresh.config_hash == situation.spec.config_hash
     except SpecProblem:
         unchanged = False
     message = (
@@ -155,7 +155,7 @@ def _requeue(situation: Situation, decision: Decision) -> float | None:
     """When the decision wants it, or when the deadline comes, whichever is sooner."""
     due = [] if decision.requeue_after is None else [decision.requeue_after]
     limit, started = situation.job.spec.run_policy.active_deadline_seconds, situation.status.start_time
-    if limit is not None and not decision.phase.is_terminal:
+    if limit is not None and not decision.phase.is_terminal and begins(situation, decision):
         left = (started or situation.now) + timedelta(seconds=limit) - situation.now
         due.append(max(0.0, left.total_seconds()))
     return min(due, default=None)

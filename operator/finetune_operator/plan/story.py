@@ -9,6 +9,7 @@ from finetune_operator.plan.plan import EventType, JobEvent
 from finetune_operator.plan.resolved import ResolvedSpec
 from finetune_operator.plan.text import count, number
 from finetune_operator.plan.watching import layout
+from finetune_trainer.contract import PreparedData, TrainedModel
 
 CANNOT_RESUME = (
     "without a persistent workspace training starts over after losing its pods: set spec.workspace.size, "
@@ -27,14 +28,19 @@ def story(before: JobStatus, after: JobStatus, spec: ResolvedSpec) -> Iterator[J
         yield from _accepted(spec)
     if before.phase is Phase.SUSPENDED and after.phase not in (Phase.SUSPENDED, Phase.FAILED):
         yield _normal(Reason.RESUMED, "resumed")
-    if before.dataset is None and after.dataset is not None:
-        yield _prepared(after)
-    if before.trained is None and after.trained is not None:
-        yield _trained(after)
+    yield from milestones(before, after)
     if after.phase is not before.phase or after.attempt != before.attempt:
         yield from _entered(after)
     if after.reason == Reason.POD_PROBLEM and (before.reason, before.message) != (after.reason, after.message):
         yield JobEvent(EventType.WARNING, Reason.POD_PROBLEM, after.message)
+
+
+def milestones(before: JobStatus, after: JobStatus) -> Iterator[JobEvent]:
+    """The results that came in."""
+    if before.dataset is None and after.dataset is not None:
+        yield _prepared(after.dataset)
+    if before.trained is None and after.trained is not None:
+        yield _trained(after.trained)
 
 
 def refusal(before: JobStatus, after: JobStatus, reason: Reason) -> tuple[JobEvent, ...]:
@@ -51,19 +57,13 @@ def _accepted(spec: ResolvedSpec) -> Iterator[JobEvent]:
         yield JobEvent(EventType.WARNING, Reason.CANNOT_RESUME, CANNOT_RESUME)
 
 
-def _prepared(after: JobStatus) -> JobEvent:
-    data = after.dataset
-    if data is None:
-        return _normal(Reason.PREPARED, "prepared")
+def _prepared(data: PreparedData) -> JobEvent:
     held_out = f", {data.eval_rows} of them held out" if data.eval_rows else ""
     unusable = f"; {count(data.invalid_rows, 'row')} unusable" if data.invalid_rows else ""
     return _normal(Reason.PREPARED, f"{count(data.rows, 'row')}{held_out}, {count(data.tokens, 'token')}{unusable}")
 
 
-def _trained(after: JobStatus) -> JobEvent:
-    trained = after.trained
-    if trained is None:
-        return _normal(Reason.TRAINED, "trained")
+def _trained(trained: TrainedModel) -> JobEvent:
     losses = {"loss": trained.loss, "eval loss": trained.eval_loss, "base model's eval loss": trained.base_eval_loss}
     told = "".join(f", {name} {number(value)}" for name, value in losses.items() if value is not None)
     return _normal(Reason.TRAINED, f"{count(trained.step, 'step')}{told}")
