@@ -18,6 +18,8 @@ from finetune_trainer.gang import Gang
 from finetune_trainer.report import Reporter
 
 _WRITE_EVERY_SECONDS: Final = 0.5
+_WRITING_SHARE: Final = 0.0005
+"""Most of a step's time that may go into writing progress: a slow disk is written to less often."""
 _WINDOW: Final = 50
 """Steps over which speed is averaged."""
 
@@ -116,7 +118,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc] # transformers ha
     ) -> None:
         self._reporter = reporter
         self._checkpoints = checkpoints
-        self._written = 0.0
+        self._next_write = 0.0
         self._logs: dict[str, float] = {}
         self.watch = Stopwatch()
         self.eval_loss: float | None = None
@@ -170,13 +172,13 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc] # transformers ha
         self._write(state, message="trained")
 
     def _write_if_due(self, state: TrainerState) -> None:
-        if self._reporter is not None and time.monotonic() - self._written >= _WRITE_EVERY_SECONDS:
+        if self._reporter is not None and time.monotonic() >= self._next_write:
             self._write(state)
 
     def _write(self, state: TrainerState, **also: Any) -> None:
         if self._reporter is None:
             return
-        self._written = time.monotonic()
+        began = time.monotonic()
         pace = self.watch.seconds_per_step
         self._reporter.update(
             step=state.global_step,
@@ -193,6 +195,8 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc] # transformers ha
             checkpoints=self._checkpoints(),
             **also,
         )
+        done = time.monotonic()
+        self._next_write = done + max(_WRITE_EVERY_SECONDS, (done - began) / _WRITING_SHARE)
 
 
 def peak_memory_bytes() -> int:

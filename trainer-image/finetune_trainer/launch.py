@@ -31,9 +31,9 @@ RENDEZVOUS_SECONDS: Final = 300
 WORKER: Final = "finetune_trainer.train"
 
 _BY_HAND: Final = """\
-# Repeats the run by hand, on each machine with its machine_rank (here on {device}; on cpu ACCELERATE_USE_CPU=true):
-#   FINETUNE_RUN_CONFIG=run.json FINETUNE_WORKSPACE=... FINETUNE_SCRATCH=... FINETUNE_SECRETS=... FINETUNE_VOLUMES=... \\
-#   accelerate launch --config_file accelerate.yaml --module finetune_trainer.train
+# Repeats the run by hand, on each machine with its machine_rank (was on {device}; on cpu, ACCELERATE_USE_CPU=true):
+#   FINETUNE_RUN_CONFIG=run.json FINETUNE_WORKSPACE=... FINETUNE_SCRATCH=... FINETUNE_SECRETS=... \\
+#   FINETUNE_VOLUMES=... accelerate launch --config_file accelerate.yaml --module finetune_trainer.train
 """
 
 

@@ -6,7 +6,6 @@ import ctypes
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -54,7 +53,7 @@ def work(stage: Stage, body: Callable[[Orders], Result]) -> NoReturn:
         result = body(Orders(config, paths, files, reporter))
     except Exception as error:  # noqa: BLE001 - whatever it is, it becomes a Result
         if not isinstance(error, StageError):
-            traceback.print_exc()
+            log.logger().error("stage failed", exc_info=error)
         reached = reporter.progress
         result = of_exception(stage, error).model_copy(
             update={"step": reached.step, "resumed_from_step": reached.resumed_from_step}
