@@ -83,7 +83,7 @@ def _parse(record: Record, key: JobKey) -> FineTuneJob | None:
     except ValidationError as error:
         # The schema lets nothing through that this cannot read, unless the CRD is another version's.
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        _log.error("job_unreadable", job=key.name, namespace=key.namespace, uid=record.uid, problems=problems)  # noqa: TRY400
+        _log.error("job_unreadable", job=key.name, namespace=key.namespace, uid=record.uid, problems=problems)
         return None
 
 

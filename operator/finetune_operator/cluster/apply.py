@@ -105,7 +105,9 @@ class Applier:
             answer = await self.client.merge(record.kind.path(*record.ref), guarded)
         except (NotFoundError, ConflictError) as error:
             self._forget(record)
-            raise StaleError(f"{record.kind.plural} {record.ref.name} is gone or is another: {error.message}") from error
+            raise StaleError(
+                f"{record.kind.plural} {record.ref.name} is gone or is another: {error.message}"
+            ) from error
         self.inbox.seen(record_of(record.kind, answer))
 
     async def _delete_job(self, key: JobKey, name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -133,13 +132,18 @@ class Client:
                 method, url, headers, body, _request_timeout=aiohttp.ClientTimeout(total=seconds)
             )
             data: bytes = await answer.read()
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
             self._count("<error>", method)
             raise UnavailableError(0, type(error).__name__, str(error) or f"no answer in {seconds:g} s") from error
         self._count(str(answer.status), method)
         if answer.status >= 300:  # noqa: PLR2004 - where HTTP's successes end
             raise _error(answer.status, data)
         return data
+
+
+def connect(configuration: Any, fence: Callable[[], None], count: Callable[[str, str], None]) -> Client:
+    """A client for the API server of a configuration (see `config.load`)."""
+    return Client(ApiClient(configuration), fence, count)
 
 
 def _error(code: int, data: bytes) -> ApiError:

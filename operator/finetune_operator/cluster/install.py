@@ -32,7 +32,7 @@ async def install_templates(
         except UnavailableError:
             raise
         except ApiError as error:
-            _log.error("template_not_installed", template=name, error=str(error))  # noqa: TRY400 - told, not traced
+            _log.error("template_not_installed", template=name, error=str(error))
             continue
         inbox.seen(record_of(CLUSTER_TEMPLATES, answer))
         _log.info("template_installed", template=name)

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from finetune_trainer.contract import Stage
-
 from finetune_operator.plan.names import LABEL_STAGE
 from finetune_operator.plan.observed import PodState, StageJob
+from finetune_trainer.contract import Stage
 
 Json = Mapping[str, Any]
 _STAGES: Final = {stage.value: stage for stage in Stage}
@@ -17,7 +16,7 @@ _STAGES: Final = {stage.value: stage for stage in Stage}
 
 def stage_of(job: Json) -> Stage | None:
     """The stage that a Job runs."""
-    return _STAGES.get((job["metadata"].get("labels") or {}).get(LABEL_STAGE))
+    return _STAGES.get((job["metadata"].get("labels") or {}).get(LABEL_STAGE, ""))
 
 
 def stage_job(job: Json, pods: tuple[PodState, ...]) -> StageJob:

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from finetune_trainer.contract import Progress, Stage
-
 from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob, FineTuneTemplate, Template
 from finetune_operator.api.spec import TemplateKind
 from finetune_operator.cluster import troubles
@@ -22,6 +20,7 @@ from finetune_operator.plan.resolve import claim_names, secret_names
 from finetune_operator.runtime.kinds import BATCH_JOBS, CLAIMS, CLUSTER_TEMPLATES, PODS, SECRETS, TEMPLATES, JobKey
 from finetune_operator.runtime.progress import ProgressBoard
 from finetune_operator.runtime.store import Store
+from finetune_trainer.contract import Progress, Stage
 
 _PATIENCE: Final = timedelta(seconds=3)
 """How long a Job may have no pod, or a pod no container, before its events are asked."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from finetune_trainer.contract import Result
 from pydantic import ValidationError
 
 from finetune_operator.plan.names import CONTAINER, LABEL_ATTEMPT
 from finetune_operator.plan.observed import PodPhase, PodState
+from finetune_trainer.contract import Result
 
 Json = Mapping[str, Any]
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import aiohttp
-from finetune_trainer.contract import PROGRESS_PORT, Progress
 from pydantic import ValidationError
 
 from finetune_operator.cluster.client import ApiError, Client
@@ -17,6 +16,7 @@ from finetune_operator.cluster.pods import PodAddress, address
 from finetune_operator.runtime.kinds import PODS, JobKey
 from finetune_operator.runtime.progress import ProgressBoard
 from finetune_operator.runtime.store import Store
+from finetune_trainer.contract import PROGRESS_PORT, Progress
 
 _CONNECT_SECONDS: Final = 1.0
 _TOTAL_SECONDS: Final = 3.0

@@ -1,1 +1,1 @@
-"""What keeps the operator running: store, queue, workers, resync, leader election, metrics. Knows no Kopf and no client."""
+"""What keeps the operator running: store, queue, workers, resync, election, metrics. No Kopf and no client here."""

@@ -21,7 +21,7 @@ RELEASED: Final = ""
 
 
 class NotLeadingError(Exception):
-    """This process does not hold the lease (any more), so it must not write."""
+    """The process does not hold the lease (any more), so it must not write."""
 
 
 class LeaseUnavailableError(Exception):

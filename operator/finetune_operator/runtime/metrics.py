@@ -31,7 +31,7 @@ class Metrics:
     """All metrics of one operator process, in a registry of their own."""
 
     def __init__(self, phases: Callable[[], Mapping[str, int]], workers: int, lease: str) -> None:
-        prometheus_client.disable_created_metrics()
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = prometheus_client.CollectorRegistry()
         prometheus_client.ProcessCollector(registry=registry)
         prometheus_client.GCCollector(registry=registry)

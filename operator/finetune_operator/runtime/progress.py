@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from finetune_trainer.contract import Progress
-
 from finetune_operator.runtime.kinds import JobKey
+from finetune_trainer.contract import Progress
 
 
 class Report(NamedTuple):

@@ -45,14 +45,21 @@ class Resync:
     observe_seconds: Callable[[float], None]
     synced: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the store has been complete."""
+    _fresh_from: float = field(default=float("-inf"), init=False)
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
-    async def once(self) -> None:
-        """Lists everything, once."""
+    async def fresher_than(self, moment: float) -> None:
+        """Returns when a complete list that began after this moment is in the store."""
+        async with self._one_at_a_time:
+            if self._fresh_from < moment:
+                await self._once()
+
+    async def _once(self) -> None:
         began = self.clock()
         for kind in WATCHED:
             for namespace in self.namespaces if kind.namespaced and self.namespaces else (None,):
                 await self._list(kind, namespace)
-        seconds = self.clock() - began
+        seconds, self._fresh_from = self.clock() - began, began
         self.observe_seconds(seconds)
         self.synced.set()
         _log.info("resynced", seconds=round(seconds, 3), **{kind.plural: self.store.count(kind) for kind in WATCHED})
@@ -62,7 +69,7 @@ class Resync:
         while True:
             await asyncio.sleep(every)
             try:
-                await self.once()
+                await self.fresher_than(self.clock())
             except TransientError as error:
                 _log.warning("resync_failed", error=str(error))
 

@@ -46,19 +46,22 @@ class Workers:
         self._count = count
         self._clock = clock
         self._busy = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def run(self, drain_seconds: float) -> None:
         """Works until cancelled; what is under way then may finish within `drain_seconds`."""
         stopping = asyncio.Event()
         tasks = [asyncio.create_task(self._work(stopping), name=f"worker-{number}") for number in range(self._count)]
         try:
-            await asyncio.gather(*tasks)
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in ended:
+                task.result()
         finally:
             stopping.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(drain_seconds):
-                    while self._busy:
-                        await asyncio.sleep(0.02)
+                    await self._idle.wait()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -66,14 +69,20 @@ class Workers:
     async def _work(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             key = await self._queue.get()
-            self._busy += 1
-            self._metrics.working(self._busy)
+            self._now_busy(self._busy + 1)
             try:
                 await self._work_on(key)
             finally:
-                self._busy -= 1
-                self._metrics.working(self._busy)
+                self._now_busy(self._busy - 1)
                 self._queue.done(key)
+
+    def _now_busy(self, workers: int) -> None:
+        self._busy = workers
+        self._metrics.working(workers)
+        if workers:
+            self._idle.clear()
+        else:
+            self._idle.set()
 
     async def _work_on(self, key: JobKey) -> None:
         began = self._clock()
@@ -83,7 +92,7 @@ class Workers:
             self._metrics.reconciled("error", self._clock() - began)
         except TransientError as error:
             self._retry(key, began, str(error))
-        except Exception:  # a fault in one job must not stop the others: it is logged, and tried again
+        except Exception:  # noqa: BLE001 - a fault in one job must not stop the others: it is logged, and tried again
             _log.exception("reconcile_failed", job=key.name, namespace=key.namespace)
             self._retry(key, began, "unexpected")
         else:

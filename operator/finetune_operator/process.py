@@ -1,0 +1,201 @@
+"""One operator process, put together: what watches, what leads, what works, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import socket
+import time
+import uuid
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import aiohttp
+import structlog
+
+from finetune_operator.builtin import templates
+from finetune_operator.cluster import config
+from finetune_operator.cluster.apply import Applier
+from finetune_operator.cluster.client import connect
+from finetune_operator.cluster.discovery import wait_for_kinds
+from finetune_operator.cluster.install import install_templates
+from finetune_operator.cluster.leases import ClusterLease
+from finetune_operator.cluster.observe import Observer
+from finetune_operator.cluster.progress import ScrapeLoop, Scraper
+from finetune_operator.cluster.resolved import ResolvedSpecs
+from finetune_operator.handlers import Watcher
+from finetune_operator.reconcile import Reconciler
+from finetune_operator.runtime.http import Endpoints
+from finetune_operator.runtime.inbox import Inbox
+from finetune_operator.runtime.kinds import JobKey
+from finetune_operator.runtime.lease import Election, LeaseTimes
+from finetune_operator.runtime.metrics import Metrics
+from finetune_operator.runtime.progress import ProgressBoard
+from finetune_operator.runtime.queue import WorkQueue
+from finetune_operator.runtime.resync import Resync
+from finetune_operator.runtime.store import Store
+from finetune_operator.runtime.workers import TransientError, Workers
+from finetune_operator.settings import Settings
+
+_log = structlog.get_logger(__name__)
+_SILENT_SECONDS: Final = 60.0
+_ANSWER_SECONDS: Final = 5.0
+_PAUSE_SECONDS: Final = 1.0
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Operator:
+    """Everything that one process holds."""
+
+    def __init__(self, settings: Settings, configuration: Any, session: aiohttp.ClientSession) -> None:
+        loop = asyncio.get_running_loop()
+        self.settings = settings
+        self.store = Store()
+        self.metrics = Metrics(self.store.phases, settings.workers, settings.lease_name)
+        self.queue: WorkQueue[JobKey] = WorkQueue(loop, self.metrics.queue)
+        self.inbox = Inbox(self.store, self.queue)
+        self.lease_client = connect(configuration, lambda: None, self.metrics.requested)
+        self.election = self._election()
+        self.client = connect(configuration, self.election.check, self.metrics.requested)
+        self.resync = Resync(
+            self.store,
+            self.inbox,
+            self.client.pages,
+            settings.namespaces,
+            time.monotonic,
+            self.metrics.resynced,
+        )
+        self.board = ProgressBoard(self.queue.add)
+        self.resolved = ResolvedSpecs(self.client)
+        self.watcher = Watcher(self.inbox, lambda: config.credentials(configuration), settings.namespaces, loop)
+        self.workers = Workers(self.queue, self._reconciler().reconcile, self.metrics, settings.workers, time.monotonic)
+        self.scraping = ScrapeLoop(self.store, Scraper(self.client, session, time.monotonic), self.board)
+
+    async def run(self) -> None:
+        """Runs until cancelled, or until something that must not end does."""
+        await wait_for_kinds(self.client)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.election.run(self._lead), name="election")
+            await self._get_to_know_the_cluster()
+            self.watcher.start()
+            group.create_task(self.resync.run(self.settings.resync_seconds), name="resync")
+            group.create_task(self._fail_with_watcher(), name="watcher")
+
+    async def close(self) -> None:
+        await self.watcher.stop()
+        await self.client.close()
+        await self.lease_client.close()
+
+    def alive(self) -> str | None:
+        silent = self.watcher.silent_for()
+        return f"the watches have been silent for {silent:.0f} s" if silent > _SILENT_SECONDS else None
+
+    def ready(self) -> str | None:
+        return None if self.resync.synced.is_set() else "the cluster is not known yet"
+
+    async def _get_to_know_the_cluster(self) -> None:
+        """One list serves both for a warm store and, where this process leads at once, for leading."""
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await self.election.answered.wait()
+        except TimeoutError:
+            _log.warning("lease_out_of_reach", lease=self.settings.lease_name)
+        await self._synced_since(began)
+        # What is there now stays: the garbage collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+
+    async def _synced_since(self, moment: float) -> None:
+        while True:
+            try:
+                await self.resync.fresher_than(moment)
+            except TransientError as error:
+                _log.warning("resync_failed", error=str(error))
+                await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                return
+
+    async def _lead(self) -> None:
+        """What only the leader does. A former leader's writes are in the store before anything is decided."""
+        await self._synced_since(time.monotonic())
+        self.resolved.clear()
+        if self.settings.install_templates:
+            await install_templates(self.client, self.store, self.inbox, templates())
+        self.inbox.open()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.workers.run(self.settings.drain_seconds), name="workers")
+                group.create_task(self.scraping.run(self.settings.scrape_seconds), name="scraping")
+        finally:
+            self.inbox.close()
+
+    async def _fail_with_watcher(self) -> None:
+        await self.watcher.failed.wait()
+        raise RuntimeError("the watches have ended")
+
+    def _election(self) -> Election:
+        settings = self.settings
+        lease = ClusterLease(
+            self.lease_client, settings.lease_namespace or config.own_namespace(), settings.lease_name, now
+        )
+        times = LeaseTimes(settings.lease_duration_seconds, settings.lease_deadline, settings.lease_renew_seconds)
+        identity = f"{settings.identity or socket.gethostname()}_{uuid.uuid4().hex[:8]}"
+        return Election(lease, identity, time.monotonic, times, self.metrics.leading)
+
+    def _reconciler(self) -> Reconciler:
+        return Reconciler(
+            store=self.store,
+            client=self.client,
+            observer=Observer(self.store, self.client, self.resolved, self.board),
+            applier=Applier(self.client, self.store, self.inbox, self.resolved),
+            forget=self._forget,
+            settings=self.settings.plan,
+            now=now,
+        )
+
+    def _forget(self, key: JobKey) -> None:
+        self.resolved.forget(key)
+        self.board.forget(key)
+        self.queue.forget(key)
+
+
+async def run(settings: Settings, configuration: Any) -> int:
+    """Runs an operator until SIGTERM or SIGINT; returns the process's exit code."""
+    async with aiohttp.ClientSession(trust_env=False) as session:
+        operator = Operator(settings, configuration, session)
+        endpoints = Endpoints(operator.metrics.render, operator.alive, operator.ready)
+        await endpoints.start(settings.metrics_port, settings.health_port)
+        try:
+            return await _until_stopped(operator.run())
+        finally:
+            await operator.close()
+            await endpoints.stop()
+
+
+async def _until_stopped(work: Coroutine[Any, Any, None]) -> int:
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work, name="operator")
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    stopped = loop.create_task(stopping.wait(), name="signals")
+    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not task.done():
+        _log.info("stopping")
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        return 0
+    except BaseExceptionGroup as failures:
+        for failure in failures.exceptions:
+            _log.error("operator_failed", error=str(failure), exc_info=failure)
+        return 1
+    return 1
