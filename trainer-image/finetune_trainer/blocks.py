@@ -230,7 +230,7 @@ def _unused(block: str, method: str, instead: str) -> InvalidConfig:
 
 
 def _of_type(block: str, key: str, value: Any, kind: Any) -> Any:
-    if "Literal" in str(kind):  # peft writes placeholders into its literals; it checks them itself when built
+    if "[number of" in str(kind):  # peft writes placeholders into literals; it checks those itself when built
         return value
     try:
         adapter = pydantic.TypeAdapter(kind, config=pydantic.ConfigDict(arbitrary_types_allowed=True))

@@ -120,14 +120,14 @@ def _asking(model: Any, tokenizer: Any, notify: Notify, who: str) -> Callable[[S
 
 def _load_adapter(base: Any, paths: Paths, notify: Notify) -> Any:
     import peft  # noqa: PLC0415 - slow to import
-    from safetensors import safe_open  # noqa: PLC0415
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
 
     notify("loading the adapter")
     try:
         model = peft.PeftModel.from_pretrained(base, paths.trained_dir)
         with safe_open(paths.trained_dir / "adapter_model.safetensors", "pt") as file:
             saved = set(file.keys())
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise Internal(f"the adapter does not load: {error}") from error
     if missing := saved ^ set(peft.get_peft_model_state_dict(model)):
         raise Internal(f"the adapter does not fit the base model: {len(missing)} tensors, such as {min(missing)}")
@@ -135,6 +135,7 @@ def _load_adapter(base: Any, paths: Paths, notify: Notify) -> Any:
 
 
 def _load_whole(config: RunConfig, paths: Paths, notify: Notify) -> Any:
+    from safetensors import SafetensorError  # noqa: PLC0415
     from transformers import AutoModelForCausalLM  # noqa: PLC0415 - slow to import
 
     notify("loading the trained model")
@@ -142,7 +143,7 @@ def _load_whole(config: RunConfig, paths: Paths, notify: Notify) -> Any:
         model = AutoModelForCausalLM.from_pretrained(
             paths.trained_dir, dtype="auto", trust_remote_code=config.model.trust_remote_code
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise Internal(f"the trained model does not load: {error}") from error
     return _ready(model)
 

@@ -108,6 +108,16 @@ def writing(what: str, field: str | None = None) -> Iterator[None]:
 
 
 @contextmanager
+def trying_to_write(what: str, field: str) -> Iterator[None]:
+    """Like `writing`, for a block that does nothing but write: every refusal of the system is `CannotWrite`."""
+    try:
+        with writing(what, field):
+            yield
+    except OSError as error:
+        raise CannotWrite(f"cannot write {what}: {error.strerror}", field=field, advice="name a folder") from error
+
+
+@contextmanager
 def replacing_folder(final: Path) -> Iterator[Path]:
     """A temporary folder beside `final` that takes its place, readable by every user, when the block ends well."""
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")

@@ -13,7 +13,7 @@ from finetune_trainer.errors import InvalidConfig
 from finetune_trainer.uris import s3
 from finetune_trainer.uris.address import Address
 from finetune_trainer.uris.local import path_of
-from finetune_trainer.workspace import Paths, writing
+from finetune_trainer.workspace import Paths, trying_to_write, writing
 
 _PROBE: Final = ".finetune-probe"
 _CHUNK: Final = 8 << 20
@@ -69,7 +69,7 @@ class LocalFolder:
         self._root = root
 
     def probe(self) -> None:
-        with self._writing():
+        with trying_to_write(f"`{self.uri}`", self._address.field):
             self._root.mkdir(parents=True, exist_ok=True)
             probe = self._root / f"{_PROBE}.{os.getpid()}"
             probe.write_bytes(b"finetune")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,6 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     OfflineModeIsEnabled,
-    RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential
@@ -23,8 +23,8 @@ from finetune_trainer.errors import Internal, InvalidConfig, NotFound, StageErro
 from finetune_trainer.uris.address import Address
 from finetune_trainer.uris.source import Notify, Version
 
-_SERVER_FAULT: Final = 500
-_TOO_MANY: Final = 429
+_HIDDEN: Final = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}
+"""What the Hub answers for a repository that the token may not see, and for one that does not exist."""
 _OTHER_WEIGHTS: Final = ["*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "onnx/*"]
 """Copies of the weights that are not needed beside safetensors."""
 
@@ -32,7 +32,7 @@ _OTHER_WEIGHTS: Final = ["*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx"
 def _is_transient(error: BaseException) -> bool:
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
-        return bool(status >= _SERVER_FAULT or status == _TOO_MANY)
+        return bool(status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS)
     return isinstance(error, httpx2.TransportError | TimeoutError)
 
 
@@ -118,7 +118,8 @@ def _explained(address: Address, error: Exception) -> StageError:
             field=address.field.removesuffix(".uri") + ".revision",
             advice="name a branch, tag or commit of the repository",
         )
-    if isinstance(error, RepositoryNotFoundError | EntryNotFoundError):
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if status in _HIDDEN or isinstance(error, EntryNotFoundError):
         return address.missing(
             "does not exist, or is private", "check the name; for a private one, name a Secret with HF_TOKEN"
         )

@@ -1,0 +1,126 @@
+"""Which text of a row the model sees, and which part of it is learned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.unit.trainer.conftest import tiny_tokenizer
+
+from finetune_trainer.contract import LossOn, Objective, TrainingConfig
+from finetune_trainer.data.encode import IGNORED, ChatTemplate, Encoded, Encoder
+from finetune_trainer.data.formats import FORMATS, detect
+from finetune_trainer.data.formats.base import InvalidRow, RowFormat
+from finetune_trainer.data.formats.chat import Chat
+from finetune_trainer.data.formats.prompt_completion import PromptCompletion
+from finetune_trainer.data.formats.text import Text
+
+
+def encoded(tokenizer: Any, form: RowFormat, row: dict[str, Any], **training: Any) -> Encoded:
+    encoder = Encoder.of(tokenizer, TrainingConfig(**training))
+    (verdict,) = encoder.encode([form.render(row, ChatTemplate(tokenizer))])
+    if isinstance(verdict, InvalidRow):
+        raise verdict
+    return verdict
+
+
+def learned(tokenizer: Any, row: Encoded) -> str:
+    return str(tokenizer.decode([token for token in row.labels if token != IGNORED]))
+
+
+def seen(tokenizer: Any, row: Encoded) -> str:
+    return str(tokenizer.decode(row.input_ids))
+
+
+def test_an_instruct_model_sees_prompt_and_completion_as_a_chat_and_learns_the_completion(tokenizer: Any) -> None:
+    row = encoded(tokenizer, PromptCompletion(), {"prompt": "quick fox?", "completion": "lazy dög"})
+    assert seen(tokenizer, row) == "<|user|>quick fox?<end>\n<|assistant|>lazy dög<end>\n"
+    assert learned(tokenizer, row) == "lazy dög<end>\n"
+
+
+def test_a_base_model_sees_prompt_and_completion_joined_and_learns_when_to_stop() -> None:
+    base = tiny_tokenizer(chat=False)
+    row = encoded(base, PromptCompletion(), {"prompt": "2 + 2 = ", "completion": "4"})
+    assert seen(base, row) == "2 + 2 = 4<end>"
+    assert learned(base, row) == "4<end>"
+
+
+def test_every_answer_in_a_chat_is_learned_and_nothing_else(tokenizer: Any) -> None:
+    turns = [("system", "be brief"), ("user", "fox?"), ("assistant", "dog"), ("user", "owl?"), ("assistant", "fox")]
+    row = encoded(tokenizer, Chat(), {"messages": [{"role": role, "content": text} for role, text in turns]})
+    assert learned(tokenizer, row) == "dog<end>\nfox<end>\n"
+
+
+def test_a_template_that_rewrites_earlier_answers_teaches_only_the_last() -> None:
+    forgetful = tiny_tokenizer()
+    forgetful.chat_template = (
+        "{% for m in messages %}<|{{ m.role }}|>"
+        "{{ m.content if loop.last or m.role != 'assistant' else 'forgotten' }}<end>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    turns = [("user", "fox?"), ("assistant", "dog"), ("user", "owl?"), ("assistant", "fox")]
+    row = encoded(forgetful, Chat(), {"messages": [{"role": role, "content": text} for role, text in turns]})
+    assert learned(forgetful, row) == "fox<end>"
+
+
+def test_a_text_is_learned_as_a_whole(tokenizer: Any) -> None:
+    row = encoded(tokenizer, Text(), {"text": "the quick brown fox"})
+    assert learned(tokenizer, row) == "the quick brown fox<end>"
+
+
+@pytest.mark.parametrize("training", [{"loss_on": LossOn.ALL}, {"objective": Objective.SELF_SUPERVISED}])
+def test_the_prompt_is_learned_too_when_the_job_says_so(tokenizer: Any, training: dict[str, Any]) -> None:
+    row = encoded(tokenizer, PromptCompletion(), {"prompt": "fox?", "completion": "dog"}, **training)
+    assert row.labels == row.input_ids
+
+
+def test_a_long_row_is_cut_and_counted(tokenizer: Any) -> None:
+    row = encoded(tokenizer, Text(), {"text": "fox " * 100}, max_sequence_length=16)
+    assert (len(row.input_ids), len(row.labels), row.truncated) == (16, 16, True)
+
+
+def test_a_row_whose_prompt_fills_the_length_is_invalid_since_nothing_is_learned(tokenizer: Any) -> None:
+    with pytest.raises(InvalidRow, match=r"nothing to learn is left within maxSequenceLength \(16 tokens\)"):
+        encoded(tokenizer, PromptCompletion(), {"prompt": "fox " * 100, "completion": "dog"}, max_sequence_length=16)
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "reason"),
+    [
+        (PromptCompletion(), {"prompt": "a"}, "`completion` is missing"),
+        (PromptCompletion(), {"prompt": "a", "completion": " \n"}, "`completion` is empty"),
+        (PromptCompletion(), {"prompt": 3, "completion": "b"}, "`prompt` is int, not text"),
+        (Text(), {"text": ""}, "`text` is empty"),
+        (Chat(), {"messages": []}, "`messages` is not a list of messages"),
+        (Chat(), {"messages": [{"role": "user", "content": "a"}]}, "no message is the assistant's"),
+        (Chat(), {"messages": [{"role": "bot", "content": "a"}]}, "message 1 has the role 'bot'"),
+        (Chat(), {"messages": [{"role": "assistant", "content": None}]}, "`content` of message 1"),
+        (Chat(), {"messages": ["a"]}, "message 1 is not an object"),
+    ],
+)
+def test_an_invalid_row_says_why(form: RowFormat, row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InvalidRow) as refusal:
+        form.check(row)
+    assert reason in str(refusal.value)
+
+
+def test_a_template_that_refuses_a_chat_makes_the_row_invalid_in_its_own_words() -> None:
+    strict = tiny_tokenizer()
+    strict.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(InvalidRow, match="roles must alternate"):
+        encoded(strict, PromptCompletion(), {"prompt": "a", "completion": "b"})
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+def test_a_format_is_detected_by_its_columns(form: RowFormat) -> None:
+    assert detect([*form.columns, "id"], {}) is form
+
+
+def test_a_format_is_detected_by_mapped_columns() -> None:
+    found = detect(["question", "answer"], {"prompt": "question", "completion": "answer"})
+    assert found is not None
+    assert found.name == "prompt-completion"
+
+
+def test_unknown_columns_fit_no_format() -> None:
+    assert detect(["question", "answer"], {}) is None
