@@ -15,7 +15,10 @@ from finetune_operator.cluster import config
 _ENVIRONMENT = "\n\n".join(
     [
         "Everything else is set by environment variables:",
-        *(f"{name}{f' [{default}]' if default else ''}: {meaning}" for name, default, meaning in settings.variables()),
+        *(
+            f"{name}{f' (default {default})' if default else ''}: {meaning}"
+            for name, default, meaning in settings.variables()
+        ),
     ]
 )
 

@@ -78,6 +78,8 @@ class Watcher:
 
     def silent_for(self) -> float:
         """Seconds since Kopf's loop last ran; asks it for another sign of life."""
+        if self._thread is None:
+            return 0.0
         if self._own_loop is not None and not self._own_loop.is_closed():
             self._own_loop.call_soon_threadsafe(self._sign_of_life)
         return self.loop.time() - self._alive_at

@@ -42,6 +42,8 @@ def configure(style: LogFormat, level: LogLevel) -> None:
     root.setLevel(number)
     for library in _LIBRARIES:
         logging.getLogger(library).setLevel(logging.DEBUG if level is LogLevel.DEBUG else logging.WARNING)
+    # It warns that it handles no signals in its thread: the main thread does.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
 
 
 def _renderers(style: LogFormat) -> list[structlog.types.Processor]:

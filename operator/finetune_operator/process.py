@@ -123,7 +123,7 @@ class Operator:
 
     async def _lead(self) -> None:
         """What only the leader does. A former leader's writes are in the store before anything is decided."""
-        await self._synced_since(time.monotonic())
+        await self._synced_since(self.election.leading_since)
         self.resolved.clear()
         if self.settings.install_templates:
             await install_templates(self.client, self.store, self.inbox, templates())

@@ -15,13 +15,14 @@ from finetune_operator.cluster.apply import Applier
 from finetune_operator.cluster.client import Client, RefusedError
 from finetune_operator.cluster.observe import Observer
 from finetune_operator.plan.observed import Observed
-from finetune_operator.plan.plan import Plan
+from finetune_operator.plan.plan import Action, Apply, ChargePods, DeleteJob, Plan, SetSuspend
 from finetune_operator.plan.planner import Rejection, plan, rejected
 from finetune_operator.plan.settings import PlanSettings
 from finetune_operator.runtime.kinds import JobKey
 from finetune_operator.runtime.store import Record, Store
 
-_log = structlog.get_logger(__name__)
+Log = structlog.stdlib.BoundLogger
+_log: Log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,32 +50,44 @@ class Reconciler:
         now = self.now()
         seen = await self.observer.observe(key, job, now)
         decided = plan(seen.observed, now, self.settings)
-        decided = await self._act(key, seen.observed, decided, now)
-        await self._tell(key, job, decided, now)
+        log = _log.bind(job=key.name, namespace=key.namespace, uid=job.metadata.uid, attempt=decided.status.attempt)
+        decided = await self._act(key, seen.observed, decided, now, log)
+        await self._tell(key, job, decided, now, log)
         return _soonest(decided.requeue_after, seen.recheck_after)
 
-    async def _act(self, key: JobKey, observed: Observed, decided: Plan, now: datetime) -> Plan:
+    async def _act(self, key: JobKey, observed: Observed, decided: Plan, now: datetime, log: Log) -> Plan:
         """Does the plan's actions in order; the first that is refused makes it another plan."""
         uid = observed.job.metadata.uid
         for action in decided.actions:
             try:
                 await self.applier.carry_out(key, uid, action)
             except RefusedError as error:
+                log.warning("refused", action=_described(action), error=str(error))
                 rejection = Rejection(error.status, error.reason, error.message)
                 return rejected(observed, decided, rejection, now)
+            log.info("acted", action=_described(action))
         return decided
 
-    async def _tell(self, key: JobKey, job: FineTuneJob, decided: Plan, now: datetime) -> None:
+    async def _tell(self, key: JobKey, job: FineTuneJob, decided: Plan, now: datetime, log: Log) -> None:
         status = decided.status
-        log = _log.bind(job=key.name, namespace=key.namespace, uid=job.metadata.uid, attempt=status.attempt)
-        for action in decided.actions:
-            log.info("acted", action=type(action).__name__)
         for event in decided.events:
-            log.info("event", reason=event.reason.value, message=event.message)
+            log.info("told", reason=event.reason.value, message=event.message)
             await events.send(self.client, job, event, now)
         if job.status is None or status != job.status:
             await self.applier.write_status(key, job, status)
             log.debug("status_written", phase=status.phase.value, reason=status.reason)
+
+
+def _described(action: Action) -> str:
+    match action:
+        case Apply():
+            return f"apply {action.manifest['kind']}/{action.manifest['metadata']['name']}"
+        case SetSuspend():
+            return f"{'suspend' if action.suspend else 'resume'} Job/{action.job}"
+        case ChargePods():
+            return f"charge attempt {action.attempt} with {', '.join(action.pods)}"
+        case DeleteJob():
+            return f"delete Job/{action.job}"
 
 
 def _parse(record: Record, key: JobKey) -> FineTuneJob | None:

@@ -122,8 +122,14 @@ def _problem(status: Json) -> str | None:
     for container in [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]:
         waiting = _waiting(container)
         if waiting.get("reason", "") not in _STARTING:
-            return _words(waiting)
+            return _last_cause(_words(waiting))
     return None
+
+
+def _last_cause(words: str) -> str:
+    """The kubelet tells of a failed pull and of waiting before the next in turns: both are the same problem."""
+    before, pull, cause = words.partition("ErrImagePull: ")
+    return pull + cause if "ImagePullBackOff" in before else words
 
 
 def _words(told: Json) -> str:

@@ -78,6 +78,8 @@ class Election:
         self._seen_at = 0.0
         self._held: LeaseState | None = None
         self._safe_until = float("-inf")
+        self.leading_since = 0.0
+        """When the lease was taken, by the clock."""
         self.answered = asyncio.Event()
         """Set once it is known who leads."""
 
@@ -111,6 +113,8 @@ class Election:
             return self.is_leading
         self.answered.set()
         if held is not None:
+            if not self.is_leading:
+                self.leading_since = self._clock()
             self._safe_until = asked + self._times.renew_deadline
         elif self._held is not None:
             _log.warning("lease_lost", holder=self._seen.holder if self._seen else None)
