@@ -25,7 +25,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc] # trl has no types
 
     A checkpoint is put together elsewhere, sealed by a manifest and renamed; the random number states of all ranks
     are gathered, so that only rank 0 writes. A loss or gradient that is not finite ends the run. The model is checked
-    to be wrapped as planned. Adapters on a quantised model stay fp32 (in bf16 a resumed run drifts).
+    to be wrapped as planned. A quantised model stays one that can be trained and resumed.
     """
 
     def __init__(
@@ -38,9 +38,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc] # trl has no types
         self._method = method
         self._run = run
         self._writing_to: Path | None = None
-        for parameter in self.model.parameters():
-            if parameter.requires_grad and method is Method.QLORA:
-                parameter.data = parameter.data.float()
+        if method is Method.QLORA:
+            _keep_trainable(self.model)
 
     @property
     def global_batch(self) -> int:
@@ -124,3 +123,17 @@ class Trainer(SFTTrainer):  # type: ignore[misc] # trl has no types
             eval_loss=self._figures.eval_loss,
             base_eval_loss=self._figures.base_eval_loss,
         )
+
+
+def _keep_trainable(model: torch.nn.Module) -> None:
+    """Undo what TRL 1.16 and bitsandbytes 0.50 do to a quantised model, each without a word.
+
+    TRL casts the adapter to bf16: a resumed run drifts. On a CPU with AVX512-BF16, the first evaluation repacks the
+    4-bit weights for a kernel without a gradient: from then on nothing is learnt through the layers below.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False

@@ -121,8 +121,8 @@ def tiny_model(folder: Path) -> None:
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(words),
-            hidden_size=32,
-            intermediate_size=64,
+            hidden_size=64,
+            intermediate_size=128,
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,

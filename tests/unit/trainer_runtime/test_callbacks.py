@@ -10,10 +10,10 @@ from finetune_trainer.report import Reporter
 
 pytest.importorskip("transformers")
 
-from transformers import TrainerControl, TrainerState, TrainingArguments  # noqa: E402 - after the skip
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from finetune_trainer.callbacks import ProgressCallback, StopAndSave  # noqa: E402
-from finetune_trainer.gang import Gang  # noqa: E402
+from finetune_trainer.callbacks import ProgressCallback, StopAndSave
+from finetune_trainer.gang import Gang
 
 ARGS = TrainingArguments(output_dir="unused", use_cpu=True)
 ALONE = Gang(rank=0, local_rank=0, size=1)
@@ -36,9 +36,13 @@ def test_a_stop_file_saves_logs_and_ends_without_evaluating(tmp_path: Path) -> N
 def test_a_stop_file_ends_an_evaluation(tmp_path: Path) -> None:
     stop = StopAndSave(ALONE, tmp_path / "stop", None)
     (tmp_path / "stop").touch()
-    with pytest.raises(Interrupted):
+
+    def evaluate() -> None:
         for _ in range(100):
             stop.on_prediction_step(ARGS, TrainerState(), TrainerControl())
+
+    with pytest.raises(Interrupted):
+        evaluate()
 
 
 def test_time_saves_once_it_is_up(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def stop_early(site: Site) -> Result:
     return result
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 def test_a_stopped_and_resumed_run_ends_with_the_very_same_weights(site: Site, tmp_path: Path, method: str) -> None:
     changes: dict[str, Any] = {"method": method, **({"peftConfig": {}} if method == "full" else {})}
     site = site.but(training=changes)
@@ -57,7 +57,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_very_same_weights(site: Site, t
     assert resumed.trained.eval_loss == whole.trained.eval_loss
     assert resumed.trained.base_eval_loss == whole.trained.base_eval_loss
     assert resumed.trained.base_eval_loss is not None
-    weights = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
+    weights = "model.safetensors" if method == "full" else "adapter_model.safetensors"
     ours, theirs = (place.paths().trained_dir / weights for place in (site, other))
     assert ours.read_bytes() == theirs.read_bytes()
 
