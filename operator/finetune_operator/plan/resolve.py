@@ -49,7 +49,7 @@ def resolve(job: FineTuneJob, template: Template, settings: PlanSettings) -> Res
         workspace=kept.workspace,
         workspace_claim=kept.claim,
         create_claim=kept.create,
-        pod_template=_pod_template(spec.pod_template, template.spec.pod_template),
+        pod_template=_pod_template(settings.pod_template, template.spec.pod_template, spec.pod_template),
         claims=_mounted_claims(job, kept.output.uri),
         secrets=tuple(sorted(secret_names(job))),
     )
@@ -122,11 +122,15 @@ def _seconds(duration: str) -> int:
     return int(duration[:-1]) * _SECONDS[duration[-1]]
 
 
-def _pod_template(job: dict[str, JsonValue] | None, template: dict[str, JsonValue] | None) -> dict[str, JsonValue]:
+def _pod_template(*layers: dict[str, JsonValue] | None) -> dict[str, JsonValue]:
+    """The cluster's, the template's and the job's podTemplate, each over the one before."""
+    merged: dict[str, JsonValue] = {}
     try:
-        return merge_pod_templates(merge_pod_templates({}, template or {}), job or {})
+        for layer in layers:
+            merged = merge_pod_templates(merged, layer or {})
     except MergeError as problem:
         raise SpecProblem(Reason.INVALID_SPEC, f"spec.podTemplate{problem}") from problem
+    return merged
 
 
 def _mounted_claims(job: FineTuneJob, output: str) -> tuple[str, ...]:

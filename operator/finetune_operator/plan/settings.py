@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 
 class PlanSettings(BaseModel):
@@ -18,6 +18,8 @@ class PlanSettings(BaseModel):
     """Size of the claim made for a job that names neither a workspace nor an output."""
     default_storage_class: str | None = None
     """Storage class of claims made for jobs; the cluster's default without it."""
+    pod_template: dict[str, JsonValue] = Field(default_factory=dict)
+    """A partial PodTemplateSpec (JSON) under every template's and job's own: tolerations, volumes, an image."""
     gpu_resource: str = "nvidia.com/gpu"
     """Extended resource that a GPU is asked for by."""
     run_as_user: int = Field(default=65532, ge=1)
