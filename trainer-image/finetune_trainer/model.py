@@ -151,7 +151,9 @@ def load_base_model(config: RunConfig, paths: Paths, *, dtype: torch.dtype | Non
     from transformers import AutoModelForCausalLM  # noqa: PLC0415 - slow to import
 
     files = model_files(config, paths)
-    arguments = {"dtype": _default_dtype(config), **model_arguments(config.training, load_config(config, paths))}
+    arguments: dict[str, Any] = {"dtype": _default_dtype(config)}
+    if config.training.model_block:
+        arguments.update(model_arguments(config.training, load_config(config, paths)))
     if dtype is not None:
         arguments["dtype"] = dtype
     arguments["trust_remote_code"] = config.model.trust_remote_code

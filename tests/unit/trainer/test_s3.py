@@ -141,6 +141,7 @@ def test_wrong_credentials_are_denied_with_advice(store: Store, paths: Paths, tm
     assert "AWS_SECRET_ACCESS_KEY" in (error.value.advice or "")
 
 
+@pytest.mark.slow  # the client tries five times
 def test_a_store_that_is_not_there_is_not_the_users_fault(store: Store, paths: Paths, tmp_path: Path) -> None:
     nowhere = write_secret(tmp_path / "nowhere", 9)
     with pytest.raises(Internal, match="cannot reach"):
