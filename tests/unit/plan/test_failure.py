@@ -1,0 +1,94 @@
+"""How prepare and publish fail, and how a deadline ends a job."""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune_operator.api.status import ConditionType, Phase
+from finetune_operator.plan.plan import DeleteJob
+from finetune_trainer.contract import ExitCode, Stage
+from tests.unit.plan.builders import a_job, a_result
+from tests.unit.plan.world import World
+
+
+def test_bad_data_fails_the_job_before_any_gpu_is_taken_and_says_what_to_do() -> None:
+    world = World().reach(Stage.PREPARE)
+    said = a_result(
+        Stage.PREPARE,
+        ExitCode.INVALID_DATA,
+        "360 of 1200 rows have no completion.",
+        field="spec.datasets[0].uri",
+        advice="Mend them.",
+    )
+    world.end_pod(Stage.PREPARE, 0, ExitCode.INVALID_DATA, result=said)
+    world.reconcile()
+    assert (world.phase, world.status.reason) == (Phase.FAILED, "InvalidData")
+    assert world.status.message == "spec.datasets[0].uri: 360 of 1200 rows have no completion. Mend them"
+    assert Stage.TRAIN not in world.jobs
+    assert world.events[-1] == "InvalidData"
+
+
+@pytest.mark.parametrize("stage", [Stage.PREPARE, Stage.PUBLISH])
+def test_a_failure_that_may_pass_is_left_to_the_job_controller(stage: Stage) -> None:
+    world = World().reach(stage)
+    world.end_pod(stage, 0, ExitCode.CANNOT_WRITE, "the bucket does not answer")
+    decided = world.reconcile()
+    assert decided.actions == ()
+    assert "tried again: the bucket does not answer" in world.status.message
+    world.finish(stage)
+    assert "tried again" not in world.status.message
+
+
+@pytest.mark.parametrize("stage", [Stage.PREPARE, Stage.PUBLISH])
+def test_a_job_that_has_been_tried_too_often_fails_with_its_last_words(stage: Stage) -> None:
+    world = World().reach(stage)
+    for attempt in range(4):
+        world.pass_time(10)
+        world.end_pod(stage, 0, ExitCode.CANNOT_WRITE, f"no room, try {attempt}")
+        world.control()
+    world.jobs[stage].failure = "BackoffLimitExceeded: Job has reached the specified backoff limit"
+    world.reconcile()
+    assert (world.phase, world.status.reason) == (Phase.FAILED, "CannotWrite")
+    assert "no room, try 3" in world.status.message
+
+
+def test_the_milestone_that_was_not_reached_says_why() -> None:
+    world = World().reach(Stage.TRAIN)
+    world.end_pod(Stage.TRAIN, 0, ExitCode.DIVERGED)
+    world.reconcile()
+    condition = world.status.condition(ConditionType.TRAINED)
+    assert condition is not None
+    assert (condition.status.value, condition.reason) == ("False", "Diverged")
+    assert world.holds(ConditionType.PREPARED)
+
+
+def test_a_pod_that_died_without_a_word_is_told_by_its_log() -> None:
+    world = World().reach(Stage.PREPARE)
+    world.end_pod(Stage.PREPARE, 0, ExitCode.INVALID_CONFIG, result=None, last_words="Traceback\n  no such option")
+    world.reconcile()
+    assert "ended with exit code 64 (invalid-config): Traceback no such option" in world.status.message
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_the_deadline_stops_the_stage_that_runs(stage: Stage) -> None:
+    world = World(a_job(runPolicy={"activeDeadlineSeconds": 3600})).reach(stage)
+    world.pass_time(3599)
+    assert world.plan().actions == ()
+    world.pass_time(1)
+    decided = world.reconcile()
+    assert decided.actions == (DeleteJob(f"support-bot-{stage}"),)
+    assert (world.phase, world.status.reason) == (Phase.FAILED, "DeadlineExceeded")
+
+
+def test_the_deadline_is_looked_at_to_the_second() -> None:
+    world = World(a_job(runPolicy={"activeDeadlineSeconds": 3600}))
+    assert world.reconcile().requeue_after == 3600
+    world.pass_time(1234.5)
+    assert world.reconcile().requeue_after == pytest.approx(2365.5)
+
+
+def test_a_job_that_finishes_just_in_time_has_succeeded() -> None:
+    world = World(a_job(runPolicy={"activeDeadlineSeconds": 3600})).reach(Stage.PUBLISH)
+    world.pass_time(3600)
+    world.finish(Stage.PUBLISH)
+    assert world.phase is Phase.SUCCEEDED

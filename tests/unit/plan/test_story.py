@@ -1,0 +1,203 @@
+"""A job's life from acceptance to success, as its status and its events tell it."""
+
+from __future__ import annotations
+
+from finetune_operator.api.status import ConditionType, JobStatus, Phase
+from finetune_operator.plan.observed import PodPhase
+from finetune_operator.plan.plan import Apply
+from finetune_trainer.contract import Stage
+from tests.unit.plan.builders import NOON, a_checkpoint, a_job, a_report
+from tests.unit.plan.world import World
+
+
+def test_a_job_runs_through_its_stages_to_success() -> None:
+    world = World()
+    world.reconcile()
+    assert world.phase is Phase.PREPARING
+    assert world.status.start_time == NOON
+    world.finish(Stage.PREPARE)
+    assert world.phase is Phase.QUEUED
+    world.control()
+    world.run_pods(Stage.TRAIN)
+    world.reconcile()
+    assert world.phase is Phase.TRAINING
+    world.finish(Stage.TRAIN)
+    assert world.phase is Phase.PUBLISHING
+    world.finish(Stage.PUBLISH)
+    assert world.phase is Phase.SUCCEEDED
+    assert world.status.completion_time == NOON
+    assert world.status.artifacts[0].kind == "adapter"
+    assert world.status.samples[0].after == "Hello!"
+    assert world.events == [
+        *("Accepted", "Prepared", "Queued", "Training", "Trained", "Publishing", "Published", "Succeeded")
+    ]
+
+
+def test_the_conditions_of_a_success_are_all_true_but_reconciling_and_stalled() -> None:
+    world = World().reach(Stage.PUBLISH)
+    world.finish(Stage.PUBLISH)
+    true = [condition.type for condition in world.status.conditions if world.holds(condition.type)]
+    assert true == [
+        ConditionType.READY,
+        ConditionType.PREPARED,
+        ConditionType.TRAINED,
+        ConditionType.PUBLISHED,
+        ConditionType.COMPLETE,
+    ]
+
+
+def test_ready_is_true_and_reconciling_false_as_soon_as_pods_are_asked_for() -> None:
+    world = World()
+    world.reconcile()
+    assert world.holds(ConditionType.READY)
+    assert not world.holds(ConditionType.RECONCILING)
+    assert not world.holds(ConditionType.STALLED)
+
+
+def test_a_condition_keeps_its_time_until_it_changes() -> None:
+    world = World().reach(Stage.TRAIN)
+    ready = world.status.condition(ConditionType.READY)
+    world.pass_time(3600)
+    world.finish(Stage.TRAIN)
+    assert ready is not None
+    assert world.status.condition(ConditionType.READY) is not None
+    assert getattr(world.status.condition(ConditionType.READY), "last_transition_time", None) == NOON
+    assert getattr(world.status.condition(ConditionType.TRAINED), "last_transition_time", None) == world.now
+
+
+def test_an_unchanged_job_needs_nothing_in_every_stage() -> None:
+    for stage in Stage:
+        world = World().reach(stage)
+        again = world.plan()
+        assert again.status == world.status
+        assert again.actions == ()
+        assert again.events == ()
+
+
+def test_a_job_that_has_ended_is_left_as_it_is() -> None:
+    world = World().reach(Stage.PUBLISH)
+    world.finish(Stage.PUBLISH)
+    world.jobs.clear()
+    world.template = None
+    world.resolved = None
+    world.edit(gpus=4)
+    world.pass_time(1e6)
+    again = world.plan()
+    assert again.status is world.status
+    assert (again.actions, again.events, again.requeue_after) == ((), (), None)
+
+
+def test_a_job_that_is_being_deleted_is_left_alone() -> None:
+    world = World()
+    metadata = world.job.metadata.model_copy(update={"deletion_timestamp": "2026-03-01T12:00:00Z"})
+    world.job = world.job.model_copy(update={"metadata": metadata})
+    assert world.plan().actions == ()
+    assert world.plan().status == JobStatus()
+
+
+def test_what_a_start_applies_ends_with_the_resolved_spec_that_marks_it() -> None:
+    decided = World().plan()
+    kinds = [action.manifest["kind"] for action in decided.actions if isinstance(action, Apply)]
+    assert kinds == ["ConfigMap", "PersistentVolumeClaim", "Job", "ConfigMap"]
+
+
+def test_a_template_that_changes_later_changes_nothing_in_a_job_that_runs() -> None:
+    world = World().reach(Stage.PREPARE)
+    before = world.resolved
+    world.template = None
+    world.finish(Stage.PREPARE)
+    assert world.resolved == before
+    assert Stage.TRAIN in world.jobs
+
+
+def test_a_lost_snapshot_of_the_spec_is_made_again() -> None:
+    world = World().reach(Stage.PREPARE)
+    before, world.resolved = world.resolved, None
+    world.reconcile()
+    assert world.resolved == before
+
+
+def test_progress_is_shown_for_people_to_read() -> None:
+    world = World().reach(Stage.TRAIN)
+    world.progress = a_report()
+    world.reconcile()
+    progress, metrics = world.status.progress, world.status.metrics
+    assert progress is not None
+    assert metrics is not None
+    assert (progress.percent, progress.eta, progress.step) == ("45%", "3m10s", 45)
+    assert (metrics.loss, metrics.learning_rate, metrics.tokens_per_second) == ("1.234", "2e-05", "12346")
+    assert world.status.checkpoints == (a_checkpoint(40),)
+
+
+def test_a_trainer_that_falls_silent_is_shown_as_stale_and_looked_at_by_itself() -> None:
+    world = World().reach(Stage.TRAIN)
+    world.progress = a_report()
+    decided = world.reconcile()
+    assert decided.requeue_after == 61
+    world.pass_time(61)
+    world.reconcile()
+    assert world.status.progress is not None
+    assert world.status.progress.stale
+
+
+def test_a_sign_of_life_alone_changes_no_status() -> None:
+    world = World().reach(Stage.TRAIN)
+    world.progress = a_report()
+    world.reconcile()
+    world.pass_time(15)
+    world.progress = a_report(world.now)
+    assert world.plan().status == world.status
+
+
+def test_what_keeps_a_pod_from_starting_is_told_once_in_its_own_words() -> None:
+    world = World()
+    world.reconcile()
+    world.control()
+    world.change_pods(Stage.PREPARE, problem='ErrImagePull: pull access denied for "no/such"')
+    world.reconcile()
+    assert world.status.reason == "PodProblem"
+    assert "pull access denied" in world.status.message
+    assert world.reconcile().events == ()
+    assert world.events.count("PodProblem") == 1
+
+
+def test_results_outlive_the_pods_that_left_them() -> None:
+    world = World().reach(Stage.TRAIN)
+    world.finish(Stage.TRAIN)
+    world.jobs = {Stage.PUBLISH: world.jobs[Stage.PUBLISH]}
+    world.finish(Stage.PUBLISH)
+    assert world.phase is Phase.SUCCEEDED
+
+
+def test_a_stage_whose_result_nobody_has_is_made_anew() -> None:
+    world = World().reach(Stage.PREPARE)
+    world.lose_result(Stage.PREPARE)
+    world.reconcile()
+    assert Stage.PREPARE not in world.jobs
+    world.settle()
+    assert not world.jobs[Stage.PREPARE].complete
+    world.finish(Stage.PREPARE)
+    assert world.phase is Phase.QUEUED
+
+
+def test_training_whose_result_nobody_has_is_a_new_attempt_that_nobody_is_charged_for() -> None:
+    world = World().reach(Stage.TRAIN)
+    world.lose_result(Stage.TRAIN)
+    world.reconcile()
+    world.reconcile()
+    assert (world.status.attempt, world.status.restarts) == (2, 0)
+
+
+def test_a_pod_that_ends_well_without_a_result_fails_the_job_instead_of_running_for_ever() -> None:
+    world = World().reach(Stage.PREPARE)
+    world.change_pods(Stage.PREPARE, phase=PodPhase.SUCCEEDED, exit_code=0, last_words="hello")
+    world.jobs[Stage.PREPARE].complete = True
+    world.reconcile()
+    assert world.phase is Phase.FAILED
+    assert "`hello`" in world.status.message
+
+
+def test_without_a_lasting_workspace_the_job_warns_that_it_cannot_resume() -> None:
+    world = World(a_job(output={"uri": "s3://team/models/support-bot"}))
+    world.reconcile()
+    assert world.events == ["Accepted", "CannotResume"]
