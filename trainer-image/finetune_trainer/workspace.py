@@ -90,6 +90,11 @@ def _folder(environ: Mapping[str, str], variable: Env) -> Path:
     return Path(value)
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether it is our own disk that refuses, in a call that reads from elsewhere and writes here."""
+    return isinstance(error, OSError) and error.errno in {*_NO_ROOM, errno.EROFS}
+
+
 @contextmanager
 def writing(what: str, field: str | None = None) -> Iterator[None]:
     """Turns the system's refusal to write into `CannotWrite`, naming `what` was being written."""

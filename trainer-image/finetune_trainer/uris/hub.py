@@ -22,6 +22,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponen
 from finetune_trainer.errors import Internal, InvalidConfig, NotFound, StageError
 from finetune_trainer.uris.address import Address
 from finetune_trainer.uris.source import Notify, Version
+from finetune_trainer.workspace import is_full
 
 _HIDDEN: Final = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}
 """What the Hub answers for a repository that the token may not see, and for one that does not exist."""
@@ -64,6 +65,8 @@ class Hub:
         try:
             self._snapshot(address, repository, path, version, into)
         except (OSError, httpx2.HTTPError) as error:
+            if is_full(error):
+                raise
             raise _explained(address, error) from error
         shutil.rmtree(into / ".cache", ignore_errors=True)
         return into / path if path else into

@@ -21,6 +21,7 @@ from finetune_trainer.checksums import text_sha256
 from finetune_trainer.errors import Internal
 from finetune_trainer.uris.address import Address
 from finetune_trainer.uris.source import Notify, Version
+from finetune_trainer.workspace import is_full
 
 _CREDENTIALS_ADVICE: Final = (
     "name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL, AWS_REGION) in secretRef"
@@ -59,6 +60,8 @@ def explaining(address: Address) -> Iterator[None]:
     except (PermissionError, NoCredentialsError, PartialCredentialsError) as error:
         raise address.denied(_CREDENTIALS_ADVICE) from error
     except (BotoCoreError, OSError) as error:
+        if is_full(error):
+            raise
         raise Internal(
             f"cannot reach {address.kind} `{address.uri}`: {error}",
             field=address.field,

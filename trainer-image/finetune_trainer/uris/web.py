@@ -16,6 +16,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponen
 from finetune_trainer.errors import Internal, StageError
 from finetune_trainer.uris.address import Address
 from finetune_trainer.uris.source import Notify, Version
+from finetune_trainer.workspace import is_full
 
 _TIMEOUT_SECONDS: Final = 60
 _DENIED: Final = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
@@ -25,7 +26,7 @@ _MISSING: Final = {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}
 def _is_transient(error: BaseException) -> bool:
     if isinstance(error, urllib.error.HTTPError):
         return error.code >= HTTPStatus.INTERNAL_SERVER_ERROR or error.code == HTTPStatus.TOO_MANY_REQUESTS
-    return isinstance(error, OSError | http.client.HTTPException)
+    return isinstance(error, OSError | http.client.HTTPException) and not is_full(error)
 
 
 _patiently = retry(
@@ -53,6 +54,8 @@ class Web:
         try:
             self._get(address, target)
         except (OSError, http.client.HTTPException) as error:
+            if is_full(error):
+                raise
             raise _explained(address, error) from error
         return target
 
