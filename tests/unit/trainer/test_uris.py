@@ -14,9 +14,10 @@ import pytest
 from finetune_trainer.errors import CannotWrite, Internal, InvalidConfig, InvalidData, NotFound, StageError
 from finetune_trainer.uris import Address, fetch
 from finetune_trainer.uris.folder import open_folder
-from finetune_trainer.uris.source import Notify
+from finetune_trainer.uris.source import Notify, Version
 from finetune_trainer.uris.transfer import download, is_complete, upload
-from finetune_trainer.workspace import Paths
+from finetune_trainer.uris.web import Web
+from finetune_trainer.workspace import Paths, writing
 
 
 def address(uri: str, **known: Path | str) -> Address:
@@ -116,6 +117,13 @@ def test_a_web_file_is_downloaded_once_with_the_secrets_token(paths: Paths, serv
         assert (found.name, found.read_bytes()) == ("rows.jsonl", server.content)
     assert server.asked["GET /rows.jsonl"] == 1
     assert set(server.tokens) == {"Bearer s3cret"}
+
+
+def test_a_full_disk_is_not_the_servers_fault(paths: Paths, server: Server) -> None:
+    (paths.scratch / "rows.jsonl").symlink_to("/dev/full")
+    with pytest.raises(CannotWrite, match="no room left for the download"), writing("the download"):
+        Web().download(address(f"{server.url}/rows.jsonl"), Version(""), paths.scratch, quiet)
+    assert server.asked.total() == 1
 
 
 def test_a_passing_fault_of_the_server_is_tried_again(paths: Paths, server: Server) -> None:
