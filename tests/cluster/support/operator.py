@@ -40,7 +40,7 @@ class OperatorProcess:
             "METRICS_PORT": str(self.metrics),
             "LEASE_NAMESPACE": "default",
             "LEASE_DURATION_SECONDS": "6",
-            "LEASE_RENEW_SECONDS": "2",
+            "LEASE_RENEW_SECONDS": "1",
             "SCRAPE_SECONDS": "1",
             "LOG_FORMAT": "json",
             **settings,
