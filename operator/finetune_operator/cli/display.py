@@ -36,6 +36,7 @@ class PlainDisplay:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._narration = _Narration()
         self._last = ""
         self._last_head: tuple[object, ...] = ()
         self._last_at: datetime | None = None
@@ -44,8 +45,11 @@ class PlainDisplay:
         return nullcontext()
 
     def show(self, status: JobStatus, now: datetime) -> None:
-        head = (status.phase, status.reason, status.progress.message if status.progress else "")
-        line = " ".join(part for part in (status.phase.value, _state(status), *_numbers(status).values()) if part)
+        """What the job came to is left to the report."""
+        if status.phase.is_terminal:
+            return
+        head = (status.phase, status.progress.message if status.progress else status.message)
+        line = " ".join(part for part in (status.phase.value, self._narration.of(status), *_numbers(status)) if part)
         waited = self._last_at is None or (now - self._last_at).total_seconds() >= _LINE_EVERY
         if head == self._last_head and (line == self._last or not waited):
             return
@@ -63,6 +67,7 @@ class LiveDisplay:
         self._console = console
         self._name = name
         self._started = started
+        self._narration = _Narration()
         self._spinner = Spinner("dots", style="cyan")
         self._live = Live(console=console, refresh_per_second=8, transient=True)
 
@@ -85,13 +90,13 @@ class LiveDisplay:
         rows: list[RenderableType] = [head, self._bar(status)]
         numbers = _numbers(status)
         if numbers:
-            rows.append(Text("   ".join(numbers.values()), style="white"))
+            rows.append(Text("   ".join(numbers)))
         return Group(*rows)
 
     def _bar(self, status: JobStatus) -> RenderableType:
         progress = status.progress
-        self._spinner.update(text=Text(_state(status), style="dim"))
-        if progress is None or not progress.total_steps or progress.step is None:
+        self._spinner.update(text=Text(self._narration.of(status), style="dim"))
+        if status.phase is not Phase.TRAINING or progress is None or not progress.total_steps or progress.step is None:
             return self._spinner
         grid = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=progress.total_steps, completed=progress.step, width=_BAR)
@@ -99,25 +104,40 @@ class LiveDisplay:
         return grid
 
 
-def _state(status: JobStatus) -> str:
-    """What it is doing, in words."""
-    progress = status.progress
-    if status.phase.is_terminal or progress is None:
-        return status.message
-    steps = f"step {progress.step}/{progress.total_steps}" if progress.step is not None else ""
-    return " ".join(part for part in (steps, progress.message or status.message) if part)
+class _Narration:
+    """What a status says that the job is doing. What an earlier stage reported last is no news of the next."""
+
+    def __init__(self) -> None:
+        self._stage: Stage | None = None
+        self._stale = ""
+
+    def of(self, status: JobStatus) -> str:
+        progress = status.progress
+        if status.phase.is_terminal or progress is None:
+            return status.message
+        if status.stage is not self._stage:
+            self._stale = progress.message if self._stage else ""
+            self._stage = status.stage
+        if progress.message != self._stale:
+            self._stale = ""
+        doing = status.message if self._stale or not progress.message else progress.message
+        if status.phase is Phase.TRAINING and progress.step is not None and not self._stale:
+            return f"step {progress.step}/{progress.total_steps} {doing}"
+        return doing
 
 
-def _numbers(status: JobStatus) -> dict[str, str]:
-    """The newest figures with their names; those that are not known are left out."""
+def _numbers(status: JobStatus) -> list[str]:
+    """The newest figures with their names, while it trains; those that are not known are left out."""
     metrics, progress = status.metrics, status.progress
+    if status.phase is not Phase.TRAINING:
+        return []
     found = {
         "loss": metrics and metrics.loss,
         "eval loss": metrics and metrics.eval_loss,
         "tokens/s": metrics and metrics.tokens_per_second,
         "ETA": progress and progress.eta,
     }
-    return {name: f"{name} {value}" for name, value in found.items() if value and not status.phase.is_terminal}
+    return [f"{name} {value}" for name, value in found.items() if value]
 
 
 def _stages(status: JobStatus) -> Text:

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 from rich import box
 from rich.console import Console
-from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
 from finetune_operator.api.status import JobStatus, Phase
 from finetune_operator.cli.figures import count, duration, size
+from finetune_operator.cli.snippet import snippet
 from finetune_operator.local.artifacts import local_folder
 from finetune_operator.local.folders import JobFolder, shown
-from finetune_trainer.contract import Artifact, Sample, TrainedModel
+from finetune_trainer.contract import Artifact, ModelSource, Sample, TrainedModel
 
 
-def report(console: Console, status: JobStatus, folder: JobFolder | None) -> None:
-    """Prints the outcome of a job that has ended. With a `folder` it ran here, and paths are this machine's."""
+@dataclass(frozen=True)
+class RanHere:
+    """Of a job that ran on this machine."""
+
+    folder: JobFolder
+    model: ModelSource
+    """The model that it started from."""
+
+
+def report(console: Console, status: JobStatus, ran_here: RanHere | None = None) -> None:
+    """Prints the outcome of a job that has ended. When it ran here, paths are this machine's."""
     if status.phase is Phase.FAILED:
         _failure(console, status)
         return
@@ -28,7 +37,7 @@ def report(console: Console, status: JobStatus, folder: JobFolder | None) -> Non
     if status.samples:
         console.print(_samples(status.samples))
     for artifact in status.artifacts:
-        _artifact(console, artifact, _path(artifact, folder))
+        _artifact(console, artifact, ran_here)
 
 
 def _failure(console: Console, status: JobStatus) -> None:
@@ -38,8 +47,8 @@ def _failure(console: Console, status: JobStatus) -> None:
 
 def _numbers(trained: TrainedModel) -> Table:
     table = Table(title="Held-out loss", title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
-    for heading in ("before", "after", "ratio", "steps", "tokens/s", "training time", "trained weights"):
-        table.add_column(heading, justify="right")
+    for heading in ("before", "after", "ratio", "steps", "tokens/s", "time", "weights trained"):
+        table.add_column(heading, justify="right", no_wrap=True)
     before, after = trained.base_eval_loss, trained.eval_loss
     ratio = f"{after / before:.2f}" if before and after is not None else "-"
     share = 100 * trained.trainable_parameters / max(1, trained.total_parameters)
@@ -65,26 +74,12 @@ def _samples(samples: Sequence[Sample]) -> Table:
     return table
 
 
-def _path(artifact: Artifact, folder: JobFolder | None) -> Path | None:
-    return None if folder is None else local_folder(artifact.uri, folder)
-
-
-def _artifact(console: Console, artifact: Artifact, path: Path | None) -> None:
-    where = artifact.uri if path is None else shown(path)
+def _artifact(console: Console, artifact: Artifact, ran_here: RanHere | None) -> None:
+    path = ran_here and local_folder(artifact.uri, ran_here.folder)
+    where = shown(path) if path else artifact.uri
     console.print(Text.assemble((f"{artifact.kind.capitalize()}: ", "bold"), (where, "bold green")))
     console.print(Text(f"  sha256 {artifact.sha256}, {size(artifact.bytes)}", style="dim"))
-    if artifact.kind in ("adapter", "model"):
-        console.print("\nUse it:")
-        console.print(Syntax(_snippet(artifact.kind, where), "python", background_color="default", padding=(0, 2)))
-
-
-def _snippet(kind: str, where: str) -> str:
-    module, name = (
-        ("peft", "AutoPeftModelForCausalLM") if kind == "adapter" else ("transformers", "AutoModelForCausalLM")
-    )
-    return (
-        f"from {module} import {name}\n"
-        "from transformers import AutoTokenizer\n"
-        f'model = {name}.from_pretrained("{where}")\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{where}")'
-    )
+    code = path and ran_here and snippet(artifact.kind, path, ran_here.model, ran_here.folder)
+    if code:
+        console.print(Text("  Use it:", style="bold"))
+        console.print(Text("".join(f"    {line}\n" for line in code.splitlines()), end=""))

@@ -22,7 +22,7 @@ from finetune_operator.cli.console import output
 from finetune_operator.cli.display import display
 from finetune_operator.cli.errors import CliError, Problem
 from finetune_operator.cli.outcome import exit_code
-from finetune_operator.cli.report import report
+from finetune_operator.cli.report import RanHere, report
 from finetune_operator.local.beginning import Beginning
 from finetune_operator.local.folders import AlreadyRunningError, JobFolder, shown, write_atomically
 from finetune_operator.local.runner import LocalRun, StopSignal
@@ -35,8 +35,8 @@ _HOW: Final = {
     Beginning.RESUME: "Resuming the run that was interrupted.",
     Beginning.RETRY: "The last run failed ({reason}); trying again from its newest checkpoint.",
     Beginning.START_OVER: "The last run failed ({reason}); starting over.",
-    Beginning.CHANGED: "The job has changed since the last run; starting over (its artifact stays in {previous}).",
-    Beginning.FRESH: "Starting over (the last run's artifact stays in {previous}).",
+    Beginning.CHANGED: "The job has changed since the last run; starting over.",
+    Beginning.FRESH: "Starting over.",
 }
 
 
@@ -82,7 +82,7 @@ def _read(options: Options) -> tuple[FineTuneJob, Template]:
 def _run_opened(opened: Opened, template: Template, options: Options, folder: JobFolder, console: Console) -> int:
     _greet(console, opened, folder)
     if opened.how is Beginning.DONE:
-        return _show_again(console, opened.before or JobStatus(), options, folder)
+        return _show_again(console, opened, options, folder)
     files = [folder.status_file, *([options.status_file.absolute()] if options.status_file else [])]
     shower = display(console, opened.job.metadata.name, datetime.now(UTC), plain=options.plain)
     stopping = StopSignal()
@@ -102,20 +102,22 @@ def _greet(console: Console, opened: Opened, folder: JobFolder) -> None:
         console.print(Text(notice, style="dim"))
     if opened.how in _HOW:
         reason = (opened.before.reason if opened.before else None) or "unknown"
-        console.print(Text(_HOW[opened.how].format(reason=reason, previous=shown(folder.previous_dir)), style="yellow"))
+        console.print(Text(_HOW[opened.how].format(reason=reason), style="yellow"))
+    if opened.how in (Beginning.CHANGED, Beginning.FRESH) and folder.previous_dir.is_dir():
+        console.print(Text(f"artifacts of runs before this: {shown(folder.previous_dir)}", style="dim"))
 
 
-def _show_again(console: Console, status: JobStatus, options: Options, folder: JobFolder) -> int:
+def _show_again(console: Console, opened: Opened, options: Options, folder: JobFolder) -> int:
     console.print(Text("This job has already succeeded here; nothing was run.", style="yellow"))
     if options.status_file:
         write_atomically(options.status_file.absolute(), folder.status_file.read_text(encoding="utf-8"))
-    report(console, status, folder)
+    report(console, opened.before or JobStatus(), RanHere(folder, opened.resolved.model))
     console.print(Text(f"To train again from the start: finetune run {options.file} --fresh", style="dim"))
     return ExitCode.OK
 
 
 def _end(console: Console, status: JobStatus, opened: Opened, stopping: StopSignal, folder: JobFolder) -> int:
-    report(console, status, folder)
+    report(console, status, RanHere(folder, opened.resolved.model))
     if status.phase is Phase.FAILED:
         console.print(Text(f"logs: {shown(folder.logs_dir)}", style="dim"))
     elif stopping.stop:

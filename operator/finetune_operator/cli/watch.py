@@ -43,7 +43,7 @@ def watch(name: str, namespace: str, context: str, *, plain: bool) -> int:
         console.print(Text("The job was deleted.", style="bold red"))
         return 1
     status = job.status or JobStatus()
-    report(console, status, None)
+    report(console, status)
     return 0 if status.phase is Phase.SUCCEEDED else 1
 
 

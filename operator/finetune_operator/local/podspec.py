@@ -237,7 +237,4 @@ def _volume(volume: Mapping[str, Any], home: Path, around: Surroundings) -> Path
         case {"hostPath": {"path": path}}:
             return Path(path)
     kind = next((key for key in volume if key != "name"), "nothing")
-    raise NotLocalError(
-        f"the volume {volume['name']} is a {kind}, which only a cluster can mount: "
-        "leave it out of spec.podTemplate for a local run, or use a hostPath"
-    )
+    raise NotLocalError(f"the volume {volume['name']} is a {kind}, which only a cluster can mount")

@@ -13,9 +13,8 @@ from finetune_operator.api.resources import FineTuneJob, Template
 from finetune_operator.api.status import ConditionStatus, ConditionType, JobStatus, Phase
 from finetune_operator.local.cluster import LocalCluster
 from finetune_operator.local.folders import write_atomically
-from finetune_operator.local.podspec import NotLocalError
 from finetune_operator.plan.plan import JobEvent, Plan
-from finetune_operator.plan.planner import Rejection, plan, rejected
+from finetune_operator.plan.planner import plan
 from finetune_operator.plan.settings import PlanSettings
 
 _PLAN_EVERY: Final = 0.5
@@ -92,17 +91,15 @@ class LocalRun:
         self.cluster.tick(now)
         observed = self.cluster.observe(self.job, self.template)
         made = plan(observed, now, self.settings)
-        try:
-            for action in made.actions:
-                self.cluster.apply(action, now)
-        except NotLocalError as error:
-            made = rejected(observed, made, Rejection(422, "Invalid", str(error)), now)
+        for action in made.actions:
+            self.cluster.apply(action, now)
         self._publish(made, now)
         return not self.cluster.tick(now) and not made.actions
 
     def _publish(self, made: Plan, now: datetime) -> None:
         for event in made.events:
-            if event not in self._seen:
+            is_the_last_word = made.status.phase.is_terminal and event.message == made.status.message
+            if event not in self._seen and not is_the_last_word:
                 self._seen.add(event)
                 self.display.event(event, now)
         if made.status != self.job.status:

@@ -15,13 +15,14 @@ from finetune_operator.local import machine
 from finetune_operator.local.beginning import Beginning, beginning, make_room, read_status
 from finetune_operator.local.cluster import LocalCluster
 from finetune_operator.local.folders import JobFolder, write_atomically
-from finetune_operator.local.podspec import Surroundings
+from finetune_operator.local.podspec import NotLocalError, Pod, Surroundings, launch
 from finetune_operator.local.secret_source import SecretFolder, SecretsFromEnvironment, SecretSource
+from finetune_operator.plan.manifests import stage_manifests
 from finetune_operator.plan.observed import Presence
 from finetune_operator.plan.resolve import claim_names, resolve, secret_names
 from finetune_operator.plan.resolved import ResolvedSpec
 from finetune_operator.plan.settings import PlanSettings
-from finetune_trainer.contract import Device
+from finetune_trainer.contract import Device, Stage
 
 _CLAIM_SIZE: Final = "1Gi"
 """Of the folder that stands for a claim; nothing holds it to that."""
@@ -72,6 +73,7 @@ class Session:
         make_room(self.folder, before, how, now)
         self._make_claims(job)
         around = Surroundings(self.folder, secrets.folder, self.environ, gpus, SETTINGS.gpu_resource)
+        _check_pods(job, resolved, around)
         cluster = LocalCluster(around, secrets, machine.threads(self.environ), now)
         write_atomically(self.folder.resolved_file, resolved.model_dump_json(by_alias=True, indent=2) + "\n")
         status = before if how in (Beginning.RESUME, Beginning.DONE) else None
@@ -124,6 +126,16 @@ def _with_workspace(job: FineTuneJob) -> FineTuneJob:
         return job
     workspace = WorkspaceSpec(size=_CLAIM_SIZE)
     return job.model_copy(update={"spec": job.spec.model_copy(update={"workspace": workspace})})
+
+
+def _check_pods(job: FineTuneJob, resolved: ResolvedSpec, around: Surroundings) -> None:
+    """Every stage's pod has what podTemplate gives it, so that the first one tells."""
+    manifest = stage_manifests(job, resolved, Stage.PREPARE, SETTINGS)[-1]
+    pod = Pod("check", job.metadata.namespace or "", job.metadata.uid, Stage.PREPARE, index=0, master_port=0)
+    try:
+        launch(manifest, pod, around)
+    except NotLocalError as error:
+        raise CannotRunHereError(f"spec.podTemplate: {error}", "run the job on a cluster, or leave it out") from error
 
 
 def _check_gpus(resolved: ResolvedSpec, gpus: tuple[str, ...]) -> None:

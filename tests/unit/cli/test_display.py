@@ -82,16 +82,16 @@ def test_the_report_shows_losses_samples_artifact_and_how_to_use_it() -> None:
     artifact = Artifact(kind="adapter", uri="s3://bucket/pig", sha256="abc", bytes=2_000_000)
     samples = (Sample(prompt="hello", before="Hi!", after="ellohay"),)
     status = JobStatus(phase=Phase.SUCCEEDED, trained=TRAINED, samples=samples, artifacts=(artifact,))
-    report(console, status, None)
+    report(console, status)
     seen = text(console)
     assert all(words in seen for words in ("3.2000", "0.8000", "0.25", "90/90", "1,234", "1,000,000 (1.00 %)"))
-    assert all(words in seen for words in ("hello", "Hi!", "ellohay", "s3://bucket/pig", "sha256 abc, 1.9 MiB", "peft"))
+    assert all(words in seen for words in ("hello", "Hi!", "ellohay", "s3://bucket/pig", "sha256 abc, 1.9 MiB"))
 
 
 def test_a_failure_says_why_and_ends_with_the_stages_code() -> None:
     console = screen()
     status = JobStatus(phase=Phase.FAILED, reason=Reason.INVALID_DATA, message="30 % of the rows are unusable")
-    report(console, status, None)
+    report(console, status)
     assert "30 % of the rows are unusable" in text(console)
     assert exit_code(status) is ExitCode.INVALID_DATA
 
