@@ -61,30 +61,46 @@ def deep_merge(base: Mapping[str, JsonValue], patch: Mapping[str, JsonValue]) ->
 
 def merge_pod_templates(base: Mapping[str, JsonValue], patch: Mapping[str, JsonValue]) -> Block:
     """`base` with the partial PodTemplateSpec `patch` over it. Raises `MergeError`."""
-    return _mapping(base, patch, "")
+    return _without_nulls(_mapping(base, patch, ""))
+
+
+def compose_pod_templates(*layers: Mapping[str, JsonValue] | None) -> Block:
+    """One partial PodTemplateSpec that does what `layers` do one after the other: nulls stay, to remove later.
+
+    Raises `MergeError`.
+    """
+    composed: Block = {}
+    for layer in layers:
+        composed = _mapping(composed, layer or {}, "")
+    return composed
 
 
 def _mapping(base: Mapping[str, JsonValue], patch: Mapping[str, JsonValue], path: str) -> Block:
     merged: Block = dict(base)
     for key, value in patch.items():
-        here = f"{path}.{key}"
-        if value is None:
-            merged.pop(key, None)
-        else:
-            merged[key] = _value(key, merged.get(key), value, here)
+        merged[key] = None if value is None else _value(key, merged.get(key), value, f"{path}.{key}")
     return merged
+
+
+def _without_nulls(block: Mapping[str, JsonValue]) -> Block:
+    return {key: _pruned(value) for key, value in block.items() if value is not None}
+
+
+def _pruned(value: JsonValue) -> JsonValue:
+    if isinstance(value, dict):
+        return _without_nulls(value)
+    return [_pruned(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _value(key: str, base: JsonValue, patch: JsonValue, path: str) -> JsonValue:
     if isinstance(patch, dict):
         return _mapping(base if isinstance(base, dict) else {}, patch, path)
-    if isinstance(patch, list) and key in _KEYS:
-        return _named_list(key, base if isinstance(base, list) else [], patch, path)
-    if isinstance(patch, list) and key in _APPENDED and isinstance(base, list):
-        return base + [entry for entry in patch if entry not in base]
-    if key in _KEYS or key in _APPENDED:
-        raise MergeError(path, "must be a list")
-    return patch
+    if not isinstance(patch, list) or not (key in _KEYS or key in _APPENDED):
+        return patch
+    below = base if isinstance(base, list) else []
+    if key in _KEYS:
+        return _named_list(key, below, patch, path)
+    return below + [entry for entry in patch if entry not in below]
 
 
 def _named_list(key: str, base: list[JsonValue], patch: list[JsonValue], path: str) -> JsonValue:

@@ -12,7 +12,7 @@ from finetune_operator.api.resources import FineTuneJob, Template
 from finetune_operator.api.spec import CheckpointsSpec, DataSpec, JobSpec, TrainingDevice, TrainingSpec
 from finetune_operator.api.status import Reason
 from finetune_operator.plan import names
-from finetune_operator.plan.merge import MergeError, deep_merge, merge_pod_templates
+from finetune_operator.plan.merge import MergeError, compose_pod_templates, deep_merge
 from finetune_operator.plan.problems import SpecProblem
 from finetune_operator.plan.resolved import ResolvedSpec
 from finetune_operator.plan.settings import PlanSettings
@@ -124,13 +124,10 @@ def _seconds(duration: str) -> int:
 
 def _pod_template(*layers: dict[str, JsonValue] | None) -> dict[str, JsonValue]:
     """The cluster's, the template's and the job's podTemplate, each over the one before."""
-    merged: dict[str, JsonValue] = {}
     try:
-        for layer in layers:
-            merged = merge_pod_templates(merged, layer or {})
+        return compose_pod_templates(*layers)
     except MergeError as problem:
         raise SpecProblem(Reason.INVALID_SPEC, f"spec.podTemplate{problem}") from problem
-    return merged
 
 
 def _mounted_claims(job: FineTuneJob, output: str) -> tuple[str, ...]:

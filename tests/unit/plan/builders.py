@@ -86,13 +86,12 @@ def published() -> Published:
 
 def a_result(stage: Stage, code: ExitCode = ExitCode.OK, message: str = "done", **changes: Any) -> Result:
     """A stage's last word, with what it made when it ended well."""
-    made: dict[str, Any] = {}
-    if code is ExitCode.OK:
-        made = {
-            Stage.PREPARE: {"prepared": prepared()},
-            Stage.TRAIN: {"trained": trained()},
-            Stage.PUBLISH: {"published": published()},
-        }[stage]
+    by_stage: dict[Stage, dict[str, Any]] = {
+        Stage.PREPARE: {"prepared": prepared()},
+        Stage.TRAIN: {"trained": trained()},
+        Stage.PUBLISH: {"published": published()},
+    }
+    made = by_stage[stage] if code is ExitCode.OK else {}
     return Result(stage=stage, exit_code=code, message=message, **(made | changes))
 
 

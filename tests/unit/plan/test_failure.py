@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.plan.builders import a_job, a_result
+from tests.unit.plan.world import World
 
 from finetune_operator.api.status import ConditionType, Phase
 from finetune_operator.plan.plan import DeleteJob
 from finetune_trainer.contract import ExitCode, Stage
-from tests.unit.plan.builders import a_job, a_result
-from tests.unit.plan.world import World
 
 
 def test_bad_data_fails_the_job_before_any_gpu_is_taken_and_says_what_to_do() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.unit.plan.builders import NOON, a_job, a_report, trained
+from tests.unit.plan.world import World
 
 from finetune_operator.api.status import (
     MAX_ATTEMPTS,
@@ -25,8 +27,6 @@ from finetune_operator.plan.cause import cause_of
 from finetune_operator.plan.observed import PodPhase, PodState
 from finetune_operator.plan.plan import Apply
 from finetune_trainer.contract import Artifact, CheckpointRef, ExitCode, PreparedData, Sample, Stage
-from tests.unit.plan.builders import NOON, a_job, a_report, trained
-from tests.unit.plan.world import World
 
 FAULTS = [code for code in ExitCode if code is not ExitCode.OK and not code.is_final]
 

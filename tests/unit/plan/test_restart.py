@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from tests.unit.plan.builders import a_checkpoint, a_job, a_report
+from tests.unit.plan.world import World
 
 from finetune_operator.api.status import ConditionType, Phase
 from finetune_operator.plan import names
 from finetune_operator.plan.plan import ChargePods, DeleteJob, SetSuspend
 from finetune_trainer.contract import ExitCode, Stage
-from tests.unit.plan.builders import a_checkpoint, a_job, a_report
-from tests.unit.plan.world import World
 
 
 def a_training(**policy: int) -> World:
@@ -66,7 +68,7 @@ def test_the_restart_names_the_checkpoint_that_it_begins_with() -> None:
     ],
     ids=["sigterm", "eviction", "node lost", "sigterm without a word", "deleted by hand"],
 )
-def test_a_restart_that_the_cluster_caused_is_not_counted(code: ExitCode, changes: dict[str, object]) -> None:
+def test_a_restart_that_the_cluster_caused_is_not_counted(code: ExitCode, changes: dict[str, Any]) -> None:
     world = a_training(maxRestarts=0)
     world.end_pod(Stage.TRAIN, 0, code, **changes)
     world.settle()
@@ -117,9 +119,7 @@ def test_a_drained_node_is_the_cause_even_when_its_peer_failed_first() -> None:
     assert world.status.restarts == 0
 
 
-@pytest.mark.parametrize(
-    "code", [code for code in ExitCode if code.is_final], ids=lambda code: code.exit_name
-)
+@pytest.mark.parametrize("code", [code for code in ExitCode if code.is_final], ids=lambda code: code.exit_name)
 def test_a_failure_that_would_come_again_ends_the_job_at_once(code: ExitCode) -> None:
     world = a_training()
     world.end_pod(Stage.TRAIN, 1, code, "it cannot be")
@@ -215,3 +215,29 @@ def test_the_history_of_attempts_is_bounded() -> None:
         world.settle()
     assert len(world.status.attempts) == 16
     assert (world.status.attempt, world.status.restarts) == (31, 30)
+
+
+def test_an_attempt_that_no_status_has_heard_of_is_still_charged() -> None:
+    """Each time the operator dies just before it writes the status: of the resumption, then of the next end."""
+    world = a_training()
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
+    world.reconcile()
+    world.control()
+    world.reconcile(dies_after=2)
+    world.control()
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
+    world.reconcile(dies_after=2)
+    world.control()
+    assert (world.status.attempt, world.jobs[Stage.TRAIN].suspended) == (1, True)
+    world.settle()
+    assert (world.status.attempt, world.status.restarts, world.resumes) == (3, 2, 2)
+
+
+def test_the_pods_of_an_attempt_that_kueue_replaces_at_once_are_not_taken_for_the_next() -> None:
+    world = World(a_job(labels={names.LABEL_QUEUE: "team"})).reach(Stage.TRAIN)
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
+    world.reconcile()
+    world.control()
+    world.jobs[Stage.TRAIN].suspended = False
+    world.settle()
+    assert (world.status.attempt, world.status.restarts) == (2, 1)

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from tests.unit.plan.builders import NOON, a_checkpoint, a_job, a_report
+from tests.unit.plan.world import World
+
 from finetune_operator.api.status import ConditionType, JobStatus, Phase
 from finetune_operator.plan.observed import PodPhase
 from finetune_operator.plan.plan import Apply
 from finetune_trainer.contract import Stage
-from tests.unit.plan.builders import NOON, a_checkpoint, a_job, a_report
-from tests.unit.plan.world import World
 
 
 def test_a_job_runs_through_its_stages_to_success() -> None:
     world = World()
     world.reconcile()
-    assert world.phase is Phase.PREPARING
-    assert world.status.start_time == NOON
+    phases = [world.phase]
     world.finish(Stage.PREPARE)
-    assert world.phase is Phase.QUEUED
+    phases.append(world.phase)
     world.control()
     world.run_pods(Stage.TRAIN)
     world.reconcile()
-    assert world.phase is Phase.TRAINING
+    phases.append(world.phase)
     world.finish(Stage.TRAIN)
-    assert world.phase is Phase.PUBLISHING
+    phases.append(world.phase)
     world.finish(Stage.PUBLISH)
-    assert world.phase is Phase.SUCCEEDED
+    phases.append(world.phase)
+    assert phases == [Phase.PREPARING, Phase.QUEUED, Phase.TRAINING, Phase.PUBLISHING, Phase.SUCCEEDED]
+    assert world.status.start_time == NOON
     assert world.status.completion_time == NOON
     assert world.status.artifacts[0].kind == "adapter"
     assert world.status.samples[0].after == "Hello!"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.plan.builders import a_job
+from tests.unit.plan.world import World
 
 from finetune_operator.api.status import ConditionType, Phase
 from finetune_operator.plan.plan import SetSuspend
 from finetune_trainer.contract import ExitCode, Stage
-from tests.unit.plan.builders import a_job
-from tests.unit.plan.world import World
 
 
 def test_a_job_that_is_made_suspended_starts_nothing_until_it_is_resumed() -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from tests.unit.plan.builders import NOON, SETTINGS, a_job, a_result, a_template
+
 from finetune_operator.api.resources import FineTuneJob, Template
 from finetune_operator.api.status import ConditionStatus, ConditionType, JobStatus, Phase
 from finetune_operator.plan.manifests import parse_resolved
@@ -21,7 +23,6 @@ from finetune_operator.plan.planner import plan
 from finetune_operator.plan.resolved import ResolvedSpec
 from finetune_operator.plan.settings import PlanSettings
 from finetune_trainer.contract import ExitCode, Progress, Result, Stage
-from tests.unit.plan.builders import NOON, SETTINGS, a_job, a_result, a_template
 
 
 @dataclass
