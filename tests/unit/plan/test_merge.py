@@ -15,6 +15,12 @@ JSON = st.recursive(
     lambda below: st.lists(below, max_size=3) | st.dictionaries(st.sampled_from("abc"), below, max_size=3),
     max_leaves=8,
 )
+TYPED = st.recursive(
+    st.fixed_dictionaries({}, optional={"x": st.integers(0, 9), "y": st.sampled_from("pq")}),
+    lambda below: st.dictionaries(st.sampled_from("abc"), below, max_size=3),
+    max_leaves=6,
+)
+"""As in a pod, where a field that is a mapping in one template is a mapping in all of them."""
 BLOCKS = st.dictionaries(st.sampled_from("abc"), JSON, max_size=3)
 
 
@@ -105,7 +111,7 @@ def test_null_removes_what_a_layer_further_down_has_set() -> None:
     assert merge_pod_templates(base, composed) == pod(securityContext={"runAsNonRoot": True})
 
 
-@given(BLOCKS, BLOCKS, BLOCKS)
+@given(TYPED, TYPED, TYPED)
 def test_composing_layers_is_merging_them_one_after_the_other(
     base: dict[str, Any], template: dict[str, Any], job: dict[str, Any]
 ) -> None:

@@ -1,0 +1,93 @@
+"""Reading jobs: what is refused offline, with the words that the API server would use."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from finetune_operator.api.resources import FineTuneJob
+from finetune_operator.api.spec import JobSpec
+from finetune_operator.api.status import Attempt, JobStatus
+from finetune_operator.builtin import templates
+from finetune_trainer.contract import DataFormat, Method
+
+SMALLEST: dict[str, Any] = {
+    "model": {"uri": "hf://meta-llama/Llama-3.1-8B-Instruct"},
+    "template": {"name": "qlora"},
+    "datasets": [{"uri": "s3://team/support.jsonl"}],
+    "gpus": 4,
+}
+
+
+def test_four_fields_are_enough() -> None:
+    spec = JobSpec.model_validate(SMALLEST)
+    assert spec.datasets[0].format is DataFormat.AUTO
+    assert spec.checkpoints.keep == 2
+    assert spec.run_policy.max_restarts == 3
+
+
+@pytest.mark.parametrize("missing", sorted(SMALLEST))
+def test_each_of_them_is_needed(missing: str) -> None:
+    with pytest.raises(ValidationError, match=missing):
+        JobSpec.model_validate({field: value for field, value in SMALLEST.items() if field != missing})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"gpu": 1}, "gpu"),
+        ({"gpus": -1}, "greater than or equal to 0"),
+        ({"gpus": 3, "gpusPerNode": 2}, "multiple of gpusPerNode"),
+        ({"gpus": 12}, "multiple of gpusPerNode"),
+        ({"model": {"uri": "ftp://host/model"}}, "must be a URI that starts with one of hf://"),
+        ({"output": {"uri": "hf://me/model"}}, "must be a URI that starts with one of s3://"),
+        ({"workspace": {"claim": "a", "size": "1Gi"}}, "exactly one of claim"),
+        ({"workspace": {}}, "exactly one of claim"),
+        ({"workspace": {"claim": "a", "storageClassName": "fast"}}, "storageClassName only applies"),
+        ({"checkpoints": {"every": "15"}}, "a number of steps"),
+        ({"checkpoints": {"every": 0}}, "a number of steps"),
+        ({"data": {"validationFraction": 0.9}}, "hold out half"),
+        ({"datasets": []}, "at least 1 item"),
+        ({"training": {"method": "lorra"}}, "'lora', 'qlora' or 'full'"),
+    ],
+)
+def test_a_bad_spec_is_refused_in_words(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        JobSpec.model_validate(SMALLEST | change)
+
+
+@pytest.mark.parametrize("name", ["x" * 64, "1st", "Support", "a.b"])
+def test_a_name_that_pods_cannot_have_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="pods and Services are named after it"):
+        FineTuneJob.model_validate({"metadata": {"name": name}, "spec": SMALLEST})
+
+
+def test_free_form_blocks_keep_the_libraries_own_names() -> None:
+    blocks = {"peftConfig": {"lora_alpha": 32, "rank_pattern": {"q_proj": 8}}, "modelConfig": {"dtype": "auto"}}
+    spec = JobSpec.model_validate(SMALLEST | {"training": blocks})
+    assert spec.training.model_dump(by_alias=True, exclude_none=True) == blocks
+
+
+def test_a_status_survives_the_api_server() -> None:
+    moment = datetime(2026, 3, 1, 14, 0, 0, 123456, tzinfo=timezone(timedelta(hours=2)))
+    status = JobStatus(start_time=moment, attempts=(Attempt(number=1, start=moment),))
+    written = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert written["startTime"] == "2026-03-01T12:00:00Z"
+    assert JobStatus.model_validate(written) == status
+    assert status.start_time == datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def test_a_status_that_a_newer_operator_wrote_can_be_read() -> None:
+    assert JobStatus.model_validate({"phase": "Training", "gpuSeconds": 17}).phase.value == "Training"
+
+
+def test_the_templates_that_come_with_the_operator_cover_every_method() -> None:
+    built_in = {template.metadata.name: template.spec for template in templates()}
+    assert set(built_in) == {method.value for method in Method}
+    for name, spec in built_in.items():
+        assert spec.training is not None
+        assert spec.training.method == name
+        assert spec.description
