@@ -99,7 +99,7 @@ class Watcher:
     async def _watch(self) -> None:
         self._own_loop = asyncio.get_running_loop()
         await kopf.operator(
-            registry=self._registry(),
+            registry=self.registry(),
             settings=kopf_settings(),
             standalone=True,
             clusterwide=not self.namespaces,
@@ -107,7 +107,7 @@ class Watcher:
             stop_flag=self._stop,
         )
 
-    def _registry(self) -> kopf.OperatorRegistry:
+    def registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(self._login)
         for kind in WATCHED:
@@ -117,7 +117,8 @@ class Watcher:
                 kind.plural,
                 id=kind.plural,
                 registry=registry,
-            )(self._handler(kind))
+                when=self.news_filter(kind),
+            )(self.handler(kind))
         return registry
 
     async def _login(self, **_: Any) -> kopf.ConnectionInfo:
@@ -134,7 +135,19 @@ class Watcher:
             token=found.token,
         )
 
-    def _handler(self, kind: Kind) -> Callable[..., Awaitable[None]]:
+    def news_filter(self, kind: Kind) -> Callable[..., bool]:
+        """Passes over what the resync at start has brought already: most of Kopf's own first list."""
+
+        def is_news(event: Any, **_: Any) -> bool:
+            metadata = event["object"]["metadata"]
+            ref = Ref(metadata.get("namespace") or "", metadata["name"])
+            return event["type"] == "DELETED" or self.inbox.is_news(
+                kind, ref, metadata["uid"], int(metadata["resourceVersion"])
+            )
+
+        return is_news
+
+    def handler(self, kind: Kind) -> Callable[..., Awaitable[None]]:
         async def on_event(event: Any, **_: Any) -> None:
             self._receive(kind, event["type"], event["object"])
 

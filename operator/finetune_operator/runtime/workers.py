@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 import structlog
 
@@ -19,6 +21,9 @@ Reconcile = Callable[[JobKey], Awaitable[float | None]]
 """Reconciles a job; returns the seconds after which to look again although nothing happened."""
 
 
+_MOST_SPREAD: Final = 3.0
+
+
 class TransientError(Exception):
     """Something outside is not as it will be soon: worth another try, and no stack trace."""
 
@@ -29,30 +34,26 @@ class WorkerMetrics(Protocol):
     def working(self, workers: int) -> None: ...
 
 
+@dataclass
 class Workers:
     """N workers on one queue."""
 
-    def __init__(
-        self,
-        queue: WorkQueue[JobKey],
-        reconcile: Reconcile,
-        metrics: WorkerMetrics,
-        count: int,
-        clock: Callable[[], float],
-    ) -> None:
-        self._queue = queue
-        self._reconcile = reconcile
-        self._metrics = metrics
-        self._count = count
-        self._clock = clock
-        self._busy = 0
-        self._idle = asyncio.Event()
+    queue: WorkQueue[JobKey]
+    reconcile: Reconcile
+    metrics: WorkerMetrics
+    count: int
+    clock: Callable[[], float]
+    chance: Callable[[], float] = random.random
+    _busy: int = field(default=0, init=False)
+    _idle: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+
+    def __post_init__(self) -> None:
         self._idle.set()
 
     async def run(self, drain_seconds: float) -> None:
         """Works until cancelled; what is under way then may finish within `drain_seconds`."""
         stopping = asyncio.Event()
-        tasks = [asyncio.create_task(self._work(stopping), name=f"worker-{number}") for number in range(self._count)]
+        tasks = [asyncio.create_task(self._work(stopping), name=f"worker-{number}") for number in range(self.count)]
         try:
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in ended:
@@ -68,41 +69,46 @@ class Workers:
 
     async def _work(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
-            key = await self._queue.get()
+            key = await self.queue.get()
             self._now_busy(self._busy + 1)
             try:
                 await self._work_on(key)
             finally:
                 self._now_busy(self._busy - 1)
-                self._queue.done(key)
+                self.queue.done(key)
 
     def _now_busy(self, workers: int) -> None:
         self._busy = workers
-        self._metrics.working(workers)
+        self.metrics.working(workers)
         if workers:
             self._idle.clear()
         else:
             self._idle.set()
 
     async def _work_on(self, key: JobKey) -> None:
-        began = self._clock()
+        began = self.clock()
         try:
-            after = await self._reconcile(key)
+            after = await self.reconcile(key)
         except NotLeadingError:
-            self._metrics.reconciled("error", self._clock() - began)
+            self.metrics.reconciled("error", self.clock() - began)
         except TransientError as error:
             self._retry(key, began, str(error))
         except Exception:  # noqa: BLE001 - a fault in one job must not stop the others: it is logged, and tried again
             _log.exception("reconcile_failed", job=key.name, namespace=key.namespace)
             self._retry(key, began, "unexpected")
         else:
-            self._queue.forgive(key)
+            self.queue.forgive(key)
             if after is not None:
-                self._queue.add_after(key, after)
+                self.queue.add_after(key, _spread(after, self.chance()))
             result = "success" if after is None else "requeue_after"
-            self._metrics.reconciled(result, self._clock() - began)
+            self.metrics.reconciled(result, self.clock() - began)
 
     def _retry(self, key: JobKey, began: float, error: str) -> None:
-        delay = self._queue.retry(key)
-        self._metrics.reconciled("error", self._clock() - began)
+        delay = self.queue.retry(key)
+        self.metrics.reconciled("error", self.clock() - began)
         _log.warning("reconcile_retried", job=key.name, namespace=key.namespace, error=error, delay=round(delay, 3))
+
+
+def _spread(delay: float, chance: float) -> float:
+    """A little later than asked, so that jobs that began together do not come back together."""
+    return delay + chance * min(_MOST_SPREAD, delay / 10)

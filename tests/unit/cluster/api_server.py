@@ -1,0 +1,83 @@
+"""An API server that answers what a test tells it to, over real HTTP, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from aiohttp import web
+from kubernetes.aio.client import Configuration
+
+from finetune_operator.cluster.client import Client, connect
+
+Json = dict[str, Any]
+
+
+class Asked(NamedTuple):
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: Any
+
+
+def status(code: int, reason: str = "", message: str = "") -> Json:
+    """A Status object, as the API server refuses with."""
+    return {"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message}
+
+
+@dataclass
+class ApiServer:
+    """Answers by method and path; what it was not told of is 404."""
+
+    url: str = ""
+    answers: dict[tuple[str, str], list[Json]] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
+
+    def answer(self, method: str, path: str, *bodies: Json) -> None:
+        """Answers in turn with these; the last one stays."""
+        self.answers[method, path] = list(bodies)
+
+    def paths(self, method: str) -> list[str]:
+        return [asked.path for asked in self.asked if asked.method == method]
+
+    async def handle(self, request: web.Request) -> web.Response:
+        text = await request.text()
+        headers = dict(request.headers)
+        body = json.loads(text) if text else None
+        self.asked.append(Asked(request.method, request.path, dict(request.query), headers, body))
+        bodies = self.answers.get((request.method, request.path))
+        if not bodies:
+            return web.json_response(status(404, "NotFound", f"{request.path} not found"), status=404)
+        found = bodies.pop(0) if len(bodies) > 1 else bodies[0]
+        code = found["code"] if found.get("kind") == "Status" else 200
+        return web.json_response(found, status=code)
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[ApiServer]:
+    server = ApiServer()
+    application = web.Application()
+    application.router.add_route("*", "/{anything:.*}", server.handle)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield server
+    await runner.cleanup()
+
+
+@asynccontextmanager
+async def client_of(
+    server: ApiServer, fence: Callable[[], None] = lambda: None, counted: list[tuple[str, str]] | None = None
+) -> AsyncIterator[Client]:
+    configuration = Configuration(host=server.url)
+    configuration.client_session_kwargs = {"trust_env": False}
+    log = [] if counted is None else counted
+    client = connect(configuration, fence, lambda code, method: log.append((code, method)))
+    yield client
+    await client.close()

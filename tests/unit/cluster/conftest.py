@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import prometheus_client
+import pytest
+from tests.unit.cluster.api_server import ApiServer, Json, client_of, serving
+from tests.unit.runtime.fake_time import FakeTime
+
+from finetune_operator.cluster.apply import Applier
+from finetune_operator.cluster.client import Client
+from finetune_operator.cluster.observe import Observer
+from finetune_operator.cluster.resolved import ResolvedSpecs
+from finetune_operator.runtime.inbox import Inbox
+from finetune_operator.runtime.kinds import JobKey, Kind
+from finetune_operator.runtime.metrics import QueueGauges
+from finetune_operator.runtime.progress import ProgressBoard
+from finetune_operator.runtime.queue import WorkQueue
+from finetune_operator.runtime.store import Store, record_of
+
+
+@dataclass
+class World:
+    """An API server, and what the operator knows of it."""
+
+    server: ApiServer
+    client: Client
+    store: Store
+    queue: WorkQueue[JobKey]
+    inbox: Inbox
+    resolved: ResolvedSpecs
+    board: ProgressBoard
+    observer: Observer
+    applier: Applier
+
+    def knows(self, kind: Kind, body: Json) -> None:
+        self.inbox.seen(record_of(kind, body))
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ApiServer]:
+    async with serving() as found:
+        yield found
+
+
+@pytest.fixture
+async def client(server: ApiServer) -> AsyncIterator[Client]:
+    async with client_of(server) as found:
+        yield found
+
+
+@pytest.fixture
+def world(server: ApiServer, client: Client) -> World:
+    store = Store()
+    queue: WorkQueue[JobKey] = WorkQueue(FakeTime(), QueueGauges(prometheus_client.CollectorRegistry()))
+    inbox = Inbox(store, queue)
+    inbox.open()
+    resolved, board = ResolvedSpecs(client), ProgressBoard(queue.add)
+    observer = Observer(store, client, resolved, board)
+    return World(
+        server, client, store, queue, inbox, resolved, board, observer, Applier(client, store, inbox, resolved)
+    )

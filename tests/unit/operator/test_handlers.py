@@ -1,0 +1,83 @@
+"""What Kopf is told, and what it brings: nothing that could make it write."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import prometheus_client
+import pytest
+from tests.unit.runtime.objects import child, finetune_job
+
+from finetune_operator.cluster.config import Credentials
+from finetune_operator.handlers import Watcher, kopf_settings
+from finetune_operator.runtime.inbox import Inbox
+from finetune_operator.runtime.kinds import FINETUNE_JOBS, PODS, JobKey
+from finetune_operator.runtime.metrics import QueueGauges
+from finetune_operator.runtime.queue import WorkQueue
+from finetune_operator.runtime.store import Store
+
+BOT = JobKey("team", "bot")
+
+
+class Watched:
+    """A watcher whose Kopf never runs: tests hand it the events."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.store = Store()
+        self.queue: WorkQueue[JobKey] = WorkQueue(loop, QueueGauges(prometheus_client.CollectorRegistry()))
+        self.inbox = Inbox(self.store, self.queue)
+        self.inbox.open()
+        self.watcher = Watcher(self.inbox, self._credentials, (), loop)
+
+    async def event(self, kind: Any, change: str | None, body: dict[str, Any]) -> None:
+        handler, is_news = self.watcher.handler(kind), self.watcher.news_filter(kind)
+        if is_news(event={"type": change, "object": body}):
+            await handler(event={"type": change, "object": body})
+        await asyncio.sleep(0)
+
+    async def _credentials(self) -> Credentials:
+        raise NotImplementedError
+
+
+@pytest.fixture
+async def watched() -> Watched:
+    return Watched()
+
+
+async def test_an_event_updates_the_store_and_queues_the_job(watched: Watched) -> None:
+    await watched.event(FINETUNE_JOBS, None, finetune_job())
+    assert watched.queue.take() == BOT
+    watched.queue.done(BOT)
+    await watched.event(PODS, "ADDED", child("Pod", "p"))
+    assert watched.queue.take() == BOT
+    watched.queue.done(BOT)
+    await watched.event(PODS, "DELETED", child("Pod", "p", version=2))
+    assert watched.queue.take() == BOT
+    assert watched.store.children(BOT, PODS) == []
+
+
+async def test_what_is_known_already_is_passed_over(watched: Watched) -> None:
+    await watched.event(FINETUNE_JOBS, "MODIFIED", finetune_job(version=2))
+    assert watched.queue.take() == BOT
+    watched.queue.done(BOT)
+    await watched.event(FINETUNE_JOBS, None, finetune_job(version=2))
+    assert watched.queue.take() is None
+
+
+async def test_every_handler_is_of_raw_events(watched: Watched) -> None:
+    registry = watched.watcher.registry()
+    assert len(registry._watching.get_all_handlers()) == 5  # noqa: SLF001 - Kopf offers no other way to look
+    assert not registry._changing.get_all_handlers()  # noqa: SLF001
+    assert not registry._spawning.get_all_handlers()  # noqa: SLF001
+    assert not registry._indexing.get_all_handlers()  # noqa: SLF001
+
+
+def test_kopf_posts_and_stores_nothing_and_watches_only_what_is_ours() -> None:
+    settings = kopf_settings()
+    assert not settings.posting.enabled
+    assert settings.peering.standalone
+    assert settings.scanning.disabled
+    assert set(settings.watching.label_selectors.values()) == {"app.kubernetes.io/managed-by=finetune-operator"}
+    assert len(settings.watching.label_selectors) == 2
