@@ -79,7 +79,7 @@ def _figures(config: RunConfig, trained: TrainedModel) -> list[tuple[str, str]]:
     figures = [
         ("Dataset", ", ".join(f"`{source.uri}`" for source in config.datasets)),
         ("Rows", "" if prepared is None else f"{prepared.train_rows:,} trained on, {prepared.eval_rows:,} held out"),
-        ("Steps", f"{trained.step:,} ({trained.epoch:g} epochs)"),
+        ("Steps", f"{trained.step:,} (epoch {trained.epoch:g})"),
         ("Loss", _loss(trained.loss)),
         ("Held-out loss", f"{_loss(trained.eval_loss)} (base model {_loss(trained.base_eval_loss)})"),
         ("Trainable parameters", f"{trained.trainable_parameters:,} of {trained.total_parameters:,}"),
@@ -116,10 +116,16 @@ def _usage(config: RunConfig, base: str) -> str:
     return (
         "from peft import PeftModel\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'base = AutoModelForCausalLM.from_pretrained("{base}")\n'
+        f"{_load_base(config, base)}\n"
         'model = PeftModel.from_pretrained(base, "this/folder")\n'
         'tokenizer = AutoTokenizer.from_pretrained("this/folder")\n'
     )
+
+
+def _load_base(config: RunConfig, base: str) -> str:
+    if config.model.uri.startswith("hf://"):
+        return f'base = AutoModelForCausalLM.from_pretrained("{base}")'
+    return f'base = AutoModelForCausalLM.from_pretrained("its/folder")  # {base}'
 
 
 def _name_base(file: Path, config: RunConfig) -> None:

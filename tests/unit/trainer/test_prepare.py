@@ -227,8 +227,8 @@ def test_the_example_ships_the_rows_that_its_script_makes(tmp_path: Path) -> Non
     subprocess.run([sys.executable, tmp_path / "make_data.py"], check=True)
     assert (tmp_path / "train.jsonl").read_bytes() == (example / "train.jsonl").read_bytes()
     rows = [json.loads(line) for line in (example / "train.jsonl").read_text().splitlines()]
-    assert {"prompt": "Translate to Pig Latin: The quick cow sleeps behind the forest.",
-            "completion": "Ethay ickquay owcay eepsslay ehindbay ethay orestfay."} in rows  # fmt: skip
+    assert {"prompt": "Translate to Pig Latin: The brown fox watches to the hill.",
+            "completion": "Ethay ownbray oxfay atchesway otay ethay illhay."} in rows  # fmt: skip
 
 
 @pytest.mark.slow
