@@ -26,6 +26,8 @@ READ_SECONDS: Final = 10.0
 LIST_SECONDS: Final = 60.0
 _PAGE: Final = 250
 _REFUSALS: Final = frozenset({400, 403, 422})
+_MISSHAPEN: Final = ("failed to create typed patch object", "failed to convert new object")
+"""How a server-side apply says 500 of a manifest with a field or value that its kind does not have."""
 
 Query = Sequence[tuple[str, str]]
 
@@ -160,6 +162,8 @@ def _error(code: int, data: bytes) -> ApiError:
         reason, message = "", data[:512].decode(errors="replace")
     if code in _REFUSALS:
         return RefusedError(code, reason, message)
+    if code == 500 and message.startswith(_MISSHAPEN):  # noqa: PLR2004 - HTTP
+        return RefusedError(422, "Invalid", message)
     if code == 404:  # noqa: PLR2004 - HTTP
         return NotFoundError(code, reason, message)
     if code == 409:  # noqa: PLR2004 - HTTP

@@ -41,6 +41,8 @@ POLICIES: Final[tuple[Policy, ...]] = (
 """In the order in which they are asked; `watch` always answers."""
 
 _UNPROCESSABLE: Final = 422
+_OF_THE_PODS: Final = ("spec.template", "Kind=Job")
+"""How a refusal names the part of a Job that podTemplate shapes: by field, or by the kind as a whole."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def rejected(observed: Observed, plan: Plan, rejection: Rejection, now: datetime
     carried out; the actions that were done before the refusal are done again, which changes nothing.
     """
     invalid = rejection.status == _UNPROCESSABLE
-    from_pods = invalid and "spec.template" in rejection.message
+    from_pods = invalid and any(sign in rejection.message for sign in _OF_THE_PODS)
     advice = (
         "Correct podTemplate, in the job or in its template"
         if from_pods

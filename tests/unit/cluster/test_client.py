@@ -41,6 +41,22 @@ async def test_an_answer_is_an_error_of_its_kind(
     assert (raised.value.status, raised.value.reason, raised.value.message) == (code, "Because", "of this")
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        'failed to create typed patch object (ns/a; batch/v1, Kind=Job): .spec.template.spec.volumes[name="d"].x: no',
+        "failed to convert new object (ns/a; batch/v1, Kind=Job) to proper version: quantities must match",
+    ],
+)
+async def test_a_manifest_that_does_not_fit_its_kind_is_refused(
+    server: ApiServer, client: Client, message: str
+) -> None:
+    server.answer("GET", "/x", status(500, "", message))
+    with pytest.raises(RefusedError, match="422 Invalid") as raised:
+        await client.get("/x")
+    assert raised.value.message == message
+
+
 async def test_what_may_pass_is_tried_again_and_what_is_refused_is_not(server: ApiServer, client: Client) -> None:
     assert issubclass(UnavailableError, TransientError)
     assert not issubclass(RefusedError, TransientError)
