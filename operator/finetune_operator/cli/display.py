@@ -69,7 +69,7 @@ class LiveDisplay:
         self._started = started
         self._narration = _Narration()
         self._spinner = Spinner("dots", style="cyan")
-        self._live = Live(console=console, refresh_per_second=8, transient=True)
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
 
     def running(self) -> AbstractContextManager[object]:
         return self._live
