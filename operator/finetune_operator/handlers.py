@@ -11,12 +11,13 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import kopf
 import structlog
 
 from finetune_operator.cluster.config import Credentials
+from finetune_operator.plan.names import MANAGED_BY
 from finetune_operator.runtime.inbox import Inbox
 from finetune_operator.runtime.kinds import WATCHED, Body, Kind
 from finetune_operator.runtime.store import Ref, record_of
@@ -101,6 +102,8 @@ class Watcher:
         await kopf.operator(
             registry=self.registry(),
             settings=kopf_settings(),
+            # Kopf would look its own name up, which a user without an entry in /etc/passwd has none of.
+            identity=cast("Any", MANAGED_BY),
             standalone=True,
             clusterwide=not self.namespaces,
             namespaces=self.namespaces,

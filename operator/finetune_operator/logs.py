@@ -49,5 +49,7 @@ def configure(style: LogFormat, level: LogLevel) -> None:
 def _renderers(style: LogFormat) -> list[structlog.types.Processor]:
     drop = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     if style is LogFormat.JSON:
-        return [drop, structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-    return [drop, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # As text: frames with their variables would tell secrets.
+        return [drop, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    plain = structlog.dev.plain_traceback
+    return [drop, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
