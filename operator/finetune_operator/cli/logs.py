@@ -13,6 +13,7 @@ from finetune_operator.cli import kube
 from finetune_operator.cli.errors import CliError
 from finetune_operator.cli.jobfile import DEFAULT_NAMESPACE
 from finetune_operator.cli.local_logs import LocalLog, local_logs
+from finetune_operator.cli.log_lines import shower
 from finetune_operator.local.folders import JobFolder
 from finetune_trainer.contract import ExitCode, Stage
 
@@ -129,9 +130,9 @@ def _title(pod: StagePod) -> str:
 
 
 def _print(title: str, lines: Iterable[str]) -> None:
-    head = f"[{title}] " if title else ""
+    head, shown = f"[{title}] " if title else "", shower()
     for line in lines:
-        sys.stdout.write(f"{head}{line}\n")
+        sys.stdout.write(f"{head}{shown(line)}\n")
     sys.stdout.flush()
 
 

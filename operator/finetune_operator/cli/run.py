@@ -133,8 +133,10 @@ def _end(console: Console, status: JobStatus, opened: Opened, stopping: StopSign
 def _stopped_by_signals(stopping: StopSignal, console: Console) -> Iterator[None]:
     """Ctrl-C, a closed terminal and SIGTERM ask the run to stop; asked twice, it stops at once."""
 
-    def ask(_number: int, _frame: FrameType | None) -> None:
+    def ask(number: int, _frame: FrameType | None) -> None:
         stopping.request()
+        if number == signal.SIGHUP:
+            _detach_from_terminal()
         words = "Stopping at once." if stopping.now else "Saving a checkpoint; Ctrl-C again stops at once."
         console.print(Text(words, style="yellow"))
 
@@ -144,3 +146,11 @@ def _stopped_by_signals(stopping: StopSignal, console: Console) -> Iterator[None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _detach_from_terminal() -> None:
+    """The terminal is gone: writing to it would end the run before its checkpoint is saved."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)

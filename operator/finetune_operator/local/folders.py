@@ -111,6 +111,7 @@ class JobFolder:
     def locked(self) -> Iterator[None]:
         """Holds the job for this process; the system lets go of it when the process ends, however it ends."""
         self.root.mkdir(parents=True, exist_ok=True)
+        _keep_out_of_git(self.root.parent.parent)
         with (self.root / ".lock").open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -121,6 +122,12 @@ class JobFolder:
             lock.write(str(os.getpid()))
             lock.flush()
             yield
+
+
+def _keep_out_of_git(state_dir: Path) -> None:
+    ignore = state_dir / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n", encoding="utf-8")
 
 
 def shown(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +27,8 @@ from finetune_trainer.contract import Device, Stage
 
 _CLAIM_SIZE: Final = "1Gi"
 """Of the folder that stands for a claim; nothing holds it to that."""
+
+_LIBRARIES: Final = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 
 SETTINGS: Final = PlanSettings(trainer_image="this-environment", default_workspace_size=_CLAIM_SIZE)
 """As in a cluster whose administrator gives every job a workspace that lasts."""
@@ -63,6 +66,7 @@ class Session:
 
     def open(self, job: FineTuneJob, template: Template, now: datetime) -> Opened:
         """Call with the folder's lock held. Raises `SpecProblem` and `CannotRunHereError`."""
+        _check_libraries()
         job = _with_identity(_with_workspace(job), self.folder.uid())
         resolved = resolve(job, template, SETTINGS)
         gpus = machine.gpus(self.environ)
@@ -126,6 +130,16 @@ def _with_workspace(job: FineTuneJob) -> FineTuneJob:
         return job
     workspace = WorkspaceSpec(size=_CLAIM_SIZE)
     return job.model_copy(update={"spec": job.spec.model_copy(update={"workspace": workspace})})
+
+
+def _check_libraries() -> None:
+    """Looks for the trainer's libraries without importing them."""
+    missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise CannotRunHereError(
+            f"this environment lacks what the trainer needs: {', '.join(missing)}",
+            "install it with: pip install 'finetune-operator[trainer]'",
+        )
 
 
 def _check_pods(job: FineTuneJob, resolved: ResolvedSpec, around: Surroundings) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from tests.unit.cli.invoke import finetune
 
+from finetune_operator.cli.log_lines import readable
+
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
@@ -47,3 +49,13 @@ def test_an_unknown_stage_is_refused_with_those_that_there_are(state: Path) -> N
 def test_a_state_dir_without_that_job_says_so(state: Path) -> None:
     done = finetune("logs", "cow", "--state-dir", ".finetune", cwd=state)
     assert (done.returncode, "no logs of cow" in done.stderr) == (66, True)
+
+
+def test_structured_lines_are_words_on_a_terminal() -> None:
+    line = (
+        '{"event": "saved", "step": 5, "field": null, "level": "info", "timestamp": "2026-01-01T12:00:01Z", "job": "x"}'
+    )
+    assert readable(line) == "12:00:01 saved step=5"
+    assert readable(line.replace('"info"', '"error"')) == "12:00:01 ERROR saved step=5"
+    assert readable("Traceback: {") == "Traceback: {"
+    assert readable("[1, 2]") == "[1, 2]"
