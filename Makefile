@@ -60,6 +60,10 @@ cluster-build: ## Build the Kubernetes of the tests (about 12 minutes the first 
 cluster: install ## Start a real single-node Kubernetes and print its KUBECONFIG
 	@$(PYTHON) -m tests.cluster.harness up
 
+.PHONY: cluster-operator
+cluster-operator: install ## Run the operator against it, with training pods from this checkout's environment
+	@$(PYTHON) -m tests.cluster.support.serve
+
 .PHONY: cluster-down
 cluster-down: ## Stop it and remove every trace
 	@$(PYTHON) -m tests.cluster.harness down
