@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -61,7 +61,9 @@ class Operator:
         self.inbox = Inbox(self.store, self.queue)
         self.lease_client = connect(configuration, lambda: None, self.metrics.requested)
         self.election = self._election()
-        self.client = connect(configuration, self.election.check, self.metrics.requested)
+        self.client = connect(
+            configuration, self.election.check, self.metrics.requested, settings.longest_write_seconds
+        )
         self.resync = Resync(
             self.store,
             self.inbox,
@@ -78,8 +80,8 @@ class Operator:
 
     async def run(self) -> None:
         """Runs until cancelled, or until something that must not end does."""
-        await wait_for_kinds(self.client)
         async with asyncio.TaskGroup() as group:
+            await wait_for_kinds(self.client)
             group.create_task(self.election.run(self._lead), name="election")
             await self._get_to_know_the_cluster()
             self.watcher.start()
@@ -112,21 +114,14 @@ class Operator:
         gc.freeze()
 
     async def _synced_since(self, moment: float) -> None:
-        while True:
-            try:
-                await self.resync.fresher_than(moment)
-            except TransientError as error:
-                _log.warning("resync_failed", error=str(error))
-                await asyncio.sleep(_PAUSE_SECONDS)
-            else:
-                return
+        await _persist(lambda: self.resync.fresher_than(moment))
 
     async def _lead(self) -> None:
         """What only the leader does. A former leader's writes are in the store before anything is decided."""
         await self._synced_since(self.election.leading_since)
         self.resolved.clear()
         if self.settings.install_templates:
-            await install_templates(self.client, self.store, self.inbox, templates())
+            await _persist(lambda: install_templates(self.client, self.store, self.inbox, templates()))
         self.inbox.open()
         try:
             async with asyncio.TaskGroup() as group:
@@ -163,6 +158,18 @@ class Operator:
         self.resolved.forget(key)
         self.board.forget(key)
         self.queue.forget(key)
+
+
+async def _persist(step: Callable[[], Awaitable[None]]) -> None:
+    """Tries again until it is done; at start there is no queue yet that would."""
+    while True:
+        try:
+            await step()
+        except TransientError as error:
+            _log.warning("tried_in_vain", error=str(error))
+            await asyncio.sleep(_PAUSE_SECONDS)
+        else:
+            return
 
 
 async def run(settings: Settings, configuration: Any) -> int:

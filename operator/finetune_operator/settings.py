@@ -15,6 +15,7 @@ from finetune_operator.plan.settings import PlanSettings
 
 PREFIX: Final = "FINETUNE_OPERATOR_"
 _NESTED: Final = "__"
+_WRITE_SECONDS: Final = 4.0
 _LINK: Final = re.compile(r"[a-z]+://\S+:(\d+)")
 
 
@@ -116,6 +117,11 @@ class Settings(BaseSettings):
     @property
     def lease_deadline(self) -> float:
         return self.lease_deadline_seconds or self.lease_duration_seconds * 2 / 3
+
+    @property
+    def longest_write_seconds(self) -> float:
+        """A write that was under way when the lease ran out has ended before another replica takes over."""
+        return min(_WRITE_SECONDS, 0.8 * (self.lease_duration_seconds - self.lease_deadline))
 
 
 def load() -> Settings:

@@ -21,7 +21,6 @@ MERGE_PATCH: Final = "application/merge-patch+json"
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 WRITE_SECONDS: Final = 4.0
-"""Less than what the lease leaves between the last write and a takeover."""
 READ_SECONDS: Final = 10.0
 LIST_SECONDS: Final = 60.0
 _PAGE: Final = 250
@@ -59,10 +58,20 @@ class UnavailableError(ApiError, TransientError):
 
 
 class Client:
-    """The API server. `fence` is called before every write and raises when this process may not write."""
+    """The API server. `fence` is called before every write and raises when this process may not write.
 
-    def __init__(self, api: ApiClient, fence: Callable[[], None], count: Callable[[str, str], None]) -> None:
+    A write takes no longer than `write_seconds`: less than the lease leaves between the last write and a takeover.
+    """
+
+    def __init__(
+        self,
+        api: ApiClient,
+        fence: Callable[[], None],
+        count: Callable[[str, str], None],
+        write_seconds: float = WRITE_SECONDS,
+    ) -> None:
         self._api = api
+        self._write_seconds = write_seconds
         self._fence = fence
         self._count = count
         api.user_agent = FIELD_MANAGER
@@ -111,7 +120,7 @@ class Client:
 
     async def _write(self, method: str, path: str, query: Query, body: Mapping[str, Any], content: str) -> Any:
         self._fence()
-        return pydantic_core.from_json(await self._send(method, path, query, body, content, JSON, WRITE_SECONDS))
+        return pydantic_core.from_json(await self._send(method, path, query, body, content, JSON, self._write_seconds))
 
     async def _json(self, method: str, path: str, query: Query, *, timeout: float, accept: str) -> Any:  # noqa: ASYNC109 - given to the HTTP client
         return pydantic_core.from_json(await self._send(method, path, query, None, JSON, accept, timeout))
@@ -149,9 +158,14 @@ class Client:
         return data
 
 
-def connect(configuration: Any, fence: Callable[[], None], count: Callable[[str, str], None]) -> Client:
+def connect(
+    configuration: Any,
+    fence: Callable[[], None],
+    count: Callable[[str, str], None],
+    write_seconds: float = WRITE_SECONDS,
+) -> Client:
     """A client for the API server of a configuration (see `config.load`)."""
-    return Client(ApiClient(configuration), fence, count)
+    return Client(ApiClient(configuration), fence, count, write_seconds)
 
 
 def _error(code: int, data: bytes) -> ApiError:

@@ -78,6 +78,7 @@ class Election:
         self._seen_at = 0.0
         self._held: LeaseState | None = None
         self._safe_until = float("-inf")
+        self._told = ""
         self.leading_since = 0.0
         """When the lease was taken, by the clock."""
         self.answered = asyncio.Event()
@@ -109,8 +110,9 @@ class Election:
         try:
             held = await self._take_or_renew()
         except LeaseUnavailableError as error:
-            _log.debug("lease_unavailable", error=str(error))
+            self._tell_once(str(error))
             return self.is_leading
+        self._told = ""
         self.answered.set()
         if held is not None:
             if not self.is_leading:
@@ -120,6 +122,11 @@ class Election:
             _log.warning("lease_lost", holder=self._seen.holder if self._seen else None)
         self._held = held
         return self.is_leading
+
+    def _tell_once(self, trouble: str) -> None:
+        if trouble != self._told:
+            _log.warning("lease_unavailable", error=trouble)
+        self._told = trouble
 
     async def release(self) -> None:
         """Gives the lease back at once, so that another replica need not wait for it to run out."""
@@ -155,6 +162,8 @@ class Election:
                     await work
                     return
                 await self._renew_in_time()
+        except NotLeadingError:
+            _log.info("stopped_by_fence")
         finally:
             self._announce(0)
             work.cancel()

@@ -65,3 +65,13 @@ def test_every_variable_has_a_name_and_a_meaning() -> None:
     listed = {name: meaning for name, _, meaning in variables()}
     assert len(listed) >= len(Settings.model_fields)
     assert all(listed.values())
+
+
+@pytest.mark.parametrize(("duration", "longest"), [("15", 4.0), ("6", 1.6)])
+def test_a_write_ends_before_another_replica_may_take_over(
+    monkeypatch: pytest.MonkeyPatch, duration: str, longest: float
+) -> None:
+    set_to(monkeypatch, LEASE_DURATION_SECONDS=duration)
+    settings = load()
+    assert settings.longest_write_seconds == pytest.approx(longest)
+    assert settings.lease_deadline + settings.longest_write_seconds < settings.lease_duration_seconds

@@ -191,3 +191,24 @@ async def test_work_that_fails_ends_the_election_and_frees_the_lease(first: Elec
         await first.run(work)
     assert lease.state is not None
     assert lease.state.holder == ""
+
+
+async def test_work_that_the_fence_stopped_is_begun_again_with_the_next_lease(
+    lease: SharedLease, time: FakeTime
+) -> None:
+    election = Election(lease, "first", time.time, LeaseTimes(15, 10, retry=0.001))
+    turns: list[int] = []
+    twice = asyncio.Event()
+
+    async def work() -> None:
+        turns.append(1)
+        if len(turns) == 1:
+            raise NotLeadingError
+        twice.set()
+        await asyncio.Event().wait()
+
+    running = asyncio.create_task(election.run(work))
+    await twice.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
