@@ -45,9 +45,6 @@ class PlainDisplay:
         return nullcontext()
 
     def show(self, status: JobStatus, now: datetime) -> None:
-        """What the job came to is left to the report."""
-        if status.phase.is_terminal:
-            return
         head = (status.phase, status.progress.message if status.progress else status.message)
         line = " ".join(part for part in (status.phase.value, self._narration.of(status), *_numbers(status)) if part)
         waited = self._last_at is None or (now - self._last_at).total_seconds() >= _LINE_EVERY
@@ -113,7 +110,7 @@ class _Narration:
 
     def of(self, status: JobStatus) -> str:
         progress = status.progress
-        if status.phase.is_terminal or progress is None:
+        if status.phase.is_terminal or status.phase is Phase.SUSPENDED or progress is None:
             return status.message
         if status.stage is not self._stage:
             self._stale = progress.message if self._stage else ""

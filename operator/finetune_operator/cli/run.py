@@ -137,7 +137,7 @@ def _stopped_by_signals(stopping: StopSignal, console: Console) -> Iterator[None
         stopping.request()
         if number == signal.SIGHUP:
             _detach_from_terminal()
-        words = "Stopping at once." if stopping.now else "Saving a checkpoint; Ctrl-C again stops at once."
+        words = "Stopping at once." if stopping.now else "Saving what is done; Ctrl-C again stops at once."
         console.print(Text(words, style="yellow"))
 
     before = {number: signal.signal(number, ask) for number in _SIGNALS}
@@ -145,7 +145,7 @@ def _stopped_by_signals(stopping: StopSignal, console: Console) -> Iterator[None
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if stopping.stop else handler)
 
 
 def _detach_from_terminal() -> None:

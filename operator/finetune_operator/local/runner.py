@@ -26,7 +26,7 @@ class Display(Protocol):
     """Where a run shows itself."""
 
     def show(self, status: JobStatus, now: datetime) -> None:
-        """Called at every look, also when nothing is new."""
+        """Called at every look while the job goes on, also when nothing is new."""
 
     def event(self, event: JobEvent, now: datetime) -> None:
         """Called once for each event."""
@@ -80,7 +80,7 @@ class LocalRun:
     def _over(self) -> bool:
         """Whether nothing will happen any more, given that nothing happened at the last look."""
         status = self._status
-        waits = status.phase.is_terminal or status.phase is Phase.SUSPENDED or self.stopping.stop or _is_stuck(status)
+        waits = _is_at_rest(status) or self.stopping.stop or _is_stuck(status)
         return waits and not self.cluster.running
 
     def _look(self) -> bool:
@@ -98,7 +98,7 @@ class LocalRun:
 
     def _publish(self, made: Plan, now: datetime) -> None:
         for event in made.events:
-            is_the_last_word = made.status.phase.is_terminal and event.message == made.status.message
+            is_the_last_word = _is_at_rest(made.status) and event.message == made.status.message
             if event not in self._seen and not is_the_last_word:
                 self._seen.add(event)
                 self.display.event(event, now)
@@ -107,7 +107,8 @@ class LocalRun:
             text = made.status.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n"
             for file in self.status_files:
                 write_atomically(file, text)
-        self.display.show(made.status, now)
+        if not _is_at_rest(made.status):
+            self.display.show(made.status, now)
 
     def _wait(self) -> None:
         """Until it is time for the next look, a process has ended, or the user asks to stop."""
@@ -122,6 +123,10 @@ def suspended(job: FineTuneJob) -> FineTuneJob:
     """The job as it is when its user sets spec.runPolicy.suspend."""
     policy = job.spec.run_policy.model_copy(update={"suspend": True})
     return job.model_copy(update={"spec": job.spec.model_copy(update={"run_policy": policy})})
+
+
+def _is_at_rest(status: JobStatus) -> bool:
+    return status.phase.is_terminal or status.phase is Phase.SUSPENDED
 
 
 def _is_stuck(status: JobStatus) -> bool:

@@ -18,5 +18,5 @@ def finetune(*arguments: str | Path, cwd: Path, **environ: str) -> subprocess.Co
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=900,
     )

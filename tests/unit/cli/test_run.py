@@ -17,9 +17,9 @@ from tests.unit.cli.invoke import FINETUNE, finetune
 
 from finetune_operator.api.status import JobStatus, Phase
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
-PATIENCE = 240.0
+PATIENCE = 500.0
 
 
 @pytest.fixture(scope="module")
