@@ -9,13 +9,14 @@ from datetime import datetime
 import structlog
 from pydantic import ValidationError
 
-from finetune_operator.api.resources import FineTuneJob
+from finetune_operator.api.resources import FineTuneJob, Resource
+from finetune_operator.api.status import Reason
 from finetune_operator.cluster import events
 from finetune_operator.cluster.apply import Applier
 from finetune_operator.cluster.client import Client, RefusedError
 from finetune_operator.cluster.observe import Observer
 from finetune_operator.plan.observed import Observed
-from finetune_operator.plan.plan import Action, Apply, ChargePods, DeleteJob, Plan, SetSuspend
+from finetune_operator.plan.plan import Action, Apply, ChargePods, DeleteJob, EventType, JobEvent, Plan, SetSuspend
 from finetune_operator.plan.planner import Rejection, plan, rejected
 from finetune_operator.plan.settings import PlanSettings
 from finetune_operator.runtime.kinds import JobKey
@@ -44,10 +45,14 @@ class Reconciler:
         if record is None or record.ended:
             self.forget(key)
             return None
-        job = _parse(record, key)
-        if job is None or job.metadata.deletion_timestamp:
-            return None
         now = self.now()
+        try:
+            job = FineTuneJob.model_validate_json(record.raw)
+        except ValidationError as error:
+            await self._cannot_read(record, error, now)
+            return None
+        if job.metadata.deletion_timestamp:
+            return None
         seen = await self.observer.observe(key, job, now)
         decided = plan(seen.observed, now, self.settings)
         log = _log.bind(job=key.name, namespace=key.namespace, uid=job.metadata.uid, attempt=decided.status.attempt)
@@ -72,10 +77,19 @@ class Reconciler:
         status = decided.status
         for event in decided.events:
             log.info("told", reason=event.reason.value, message=event.message)
-            await events.send(self.client, job, event, now)
+            await events.send(self.client, job.metadata, event, now)
         if job.status is None or status != job.status:
             await self.applier.write_status(key, job, status)
             log.debug("status_written", phase=status.phase.value, reason=status.reason)
+
+    async def _cannot_read(self, record: Record, error: ValidationError, now: datetime) -> None:
+        """The schema lets nothing through that this cannot read, unless the CRD is of another version."""
+        metadata = Resource.model_validate_json(record.raw).metadata
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        message = f"this version of the operator cannot read the job: {problems}. Install the operator's own CRDs"
+        log = _log.bind(job=metadata.name, namespace=metadata.namespace, uid=record.uid)
+        log.error("job_unreadable", message=message)
+        await events.send(self.client, metadata, JobEvent(EventType.WARNING, Reason.INVALID_SPEC, message), now)
 
 
 def _described(action: Action) -> str:
@@ -88,16 +102,6 @@ def _described(action: Action) -> str:
             return f"charge attempt {action.attempt} with {', '.join(action.pods)}"
         case DeleteJob():
             return f"delete Job/{action.job}"
-
-
-def _parse(record: Record, key: JobKey) -> FineTuneJob | None:
-    try:
-        return FineTuneJob.model_validate_json(record.raw)
-    except ValidationError as error:
-        # The schema lets nothing through that this cannot read, unless the CRD is another version's.
-        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        _log.error("job_unreadable", job=key.name, namespace=key.namespace, uid=record.uid, problems=problems)
-        return None
 
 
 def _soonest(*delays: float | None) -> float | None:

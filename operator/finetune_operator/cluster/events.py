@@ -9,7 +9,7 @@ from typing import Any, Final
 import structlog
 
 from finetune_operator.api.base import API_VERSION
-from finetune_operator.api.resources import FineTuneJob
+from finetune_operator.api.resources import ObjectMeta
 from finetune_operator.cluster.client import Client, ConflictError, NotFoundError, RefusedError
 from finetune_operator.plan.names import MANAGED_BY
 from finetune_operator.plan.plan import JobEvent
@@ -20,14 +20,14 @@ _OCCASION: Final = "finetune-operator.io/occasion"
 _LONGEST: Final = 1000
 
 
-async def send(client: Client, job: FineTuneJob, event: JobEvent, now: datetime) -> None:
+async def send(client: Client, job: ObjectMeta, event: JobEvent, now: datetime) -> None:
     """Sends an event; the same words again are counted on the first one.
 
     Name and occasion follow from what was observed, so that a reconcile that is repeated after a crash
     neither sends nor counts an event twice. What the API server refuses is logged: an event is not worth
     holding a job up.
     """
-    namespace = job.metadata.namespace or ""
+    namespace = job.namespace or ""
     path = EVENTS.path(namespace)
     body = _event(job, event, now.strftime("%Y-%m-%dT%H:%M:%SZ"))
     name = body["metadata"]["name"]
@@ -37,7 +37,7 @@ async def send(client: Client, job: FineTuneJob, event: JobEvent, now: datetime)
         except ConflictError:
             await _count(client, f"{path}/{name}", body)
     except (RefusedError, NotFoundError) as error:
-        _log.warning("event_refused", job=job.metadata.name, namespace=namespace, error=str(error))
+        _log.warning("event_refused", job=job.name, namespace=namespace, error=str(error))
 
 
 async def _count(client: Client, path: str, body: dict[str, Any]) -> None:
@@ -53,8 +53,7 @@ async def _count(client: Client, path: str, body: dict[str, Any]) -> None:
     await client.merge(path, counted)
 
 
-def _event(job: FineTuneJob, event: JobEvent, moment: str) -> dict[str, Any]:
-    metadata = job.metadata
+def _event(metadata: ObjectMeta, event: JobEvent, moment: str) -> dict[str, Any]:
     words = f"{metadata.uid} {event.type} {event.reason} {event.message}"
     return {
         "apiVersion": "v1",
@@ -66,7 +65,7 @@ def _event(job: FineTuneJob, event: JobEvent, moment: str) -> dict[str, Any]:
         },
         "involvedObject": {
             "apiVersion": API_VERSION,
-            "kind": job.kind,
+            "kind": "FineTuneJob",
             "name": metadata.name,
             "namespace": metadata.namespace,
             "uid": metadata.uid,

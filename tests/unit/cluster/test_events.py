@@ -22,9 +22,9 @@ def job(version: int = 1) -> FineTuneJob:
 
 async def test_an_event_is_named_after_what_it_says(server: ApiServer, client: Client) -> None:
     server.answer("POST", ROOT, {})
-    await events.send(client, job(), RESTARTED, NOW)
-    await events.send(client, job(version=2), RESTARTED, NOW)
-    await events.send(client, job(), JobEvent(EventType.WARNING, Reason.RESTARTING, "rank 2 was lost"), NOW)
+    await events.send(client, job().metadata, RESTARTED, NOW)
+    await events.send(client, job(version=2).metadata, RESTARTED, NOW)
+    await events.send(client, job().metadata, JobEvent(EventType.WARNING, Reason.RESTARTING, "rank 2 was lost"), NOW)
     first, again, other = (asked.body for asked in server.asked)
     assert first["metadata"]["name"] == again["metadata"]["name"] != other["metadata"]["name"]
     assert first["involvedObject"]["uid"] == "uid-bot"
@@ -33,7 +33,7 @@ async def test_an_event_is_named_after_what_it_says(server: ApiServer, client: C
 
 async def existing(server: ApiServer, client: Client, occasion: str) -> str:
     server.answer("POST", ROOT, {})
-    await events.send(client, job(), RESTARTED, NOW)
+    await events.send(client, job().metadata, RESTARTED, NOW)
     body = server.asked[0].body
     body["metadata"]["annotations"] = {"finetune-operator.io/occasion": occasion}
     path = f"{ROOT}/{body['metadata']['name']}"
@@ -45,13 +45,13 @@ async def existing(server: ApiServer, client: Client, occasion: str) -> str:
 
 async def test_a_reconcile_that_is_repeated_after_a_crash_counts_nothing(server: ApiServer, client: Client) -> None:
     await existing(server, client, occasion="5")
-    await events.send(client, job(version=5), RESTARTED, NOW)
+    await events.send(client, job(version=5).metadata, RESTARTED, NOW)
     assert server.paths("PATCH") == []
 
 
 async def test_what_happens_again_is_counted_on_the_first_event(server: ApiServer, client: Client) -> None:
     path = await existing(server, client, occasion="5")
-    await events.send(client, job(version=8), RESTARTED, NOW)
+    await events.send(client, job(version=8).metadata, RESTARTED, NOW)
     assert server.paths("PATCH") == [path]
     patch = server.asked[-1].body
     assert patch["count"] == 2
@@ -60,4 +60,4 @@ async def test_what_happens_again_is_counted_on_the_first_event(server: ApiServe
 
 async def test_an_event_that_is_refused_holds_nothing_up(server: ApiServer, client: Client) -> None:
     server.answer("POST", ROOT, status(403, "Forbidden"))
-    await events.send(client, job(), RESTARTED, NOW)
+    await events.send(client, job().metadata, RESTARTED, NOW)

@@ -1,0 +1,84 @@
+"""Whole reconciles against an API server: what is asked, what is written, and that twice changes nothing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from tests.unit.cluster.conftest import World
+from tests.unit.runtime.objects import finetune_job
+
+from finetune_operator.plan.settings import PlanSettings
+from finetune_operator.reconcile import Reconciler
+from finetune_operator.runtime.kinds import FINETUNE_JOBS, JobKey
+from finetune_operator.runtime.store import Ref
+
+BOT = JobKey("team", "bot")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+OWN = "/apis/finetune-operator.io/v1alpha1/namespaces/team/finetunejobs/bot"
+EVENTS = "/api/v1/namespaces/team/events"
+
+
+@pytest.fixture
+def forgotten() -> list[JobKey]:
+    return []
+
+
+@pytest.fixture
+def reconciler(world: World, forgotten: list[JobKey]) -> Reconciler:
+    return Reconciler(
+        world.store, world.client, world.observer, world.applier, forgotten.append, PlanSettings(), lambda: NOW
+    )
+
+
+def status_written(world: World) -> dict[str, Any]:
+    status: dict[str, Any] = next(a for a in reversed(world.server.asked) if a.path == f"{OWN}/status").body["status"]
+    return status
+
+
+async def test_a_job_without_its_template_is_told_so_once_and_then_left_alone(
+    world: World, reconciler: Reconciler
+) -> None:
+    world.knows(FINETUNE_JOBS, finetune_job())
+    world.server.answer("POST", EVENTS, {})
+    world.server.answer("PATCH", f"{OWN}/status", finetune_job(version=2))
+    assert await reconciler.reconcile(BOT) is not None
+    written = status_written(world)
+    assert written["reason"] == "TemplateNotFound"
+    world.knows(FINETUNE_JOBS, finetune_job(version=3, **written))
+    before = len(world.server.asked)
+    await reconciler.reconcile(BOT)
+    assert len(world.server.asked) == before, "an unchanged job costs no request"
+
+
+async def test_a_job_that_has_ended_or_is_gone_is_forgotten_without_a_request(
+    world: World, reconciler: Reconciler, forgotten: list[JobKey]
+) -> None:
+    world.knows(FINETUNE_JOBS, finetune_job(phase="Succeeded"))
+    assert await reconciler.reconcile(BOT) is None
+    world.inbox.gone(FINETUNE_JOBS, Ref("team", "bot"), "uid-bot")
+    assert await reconciler.reconcile(BOT) is None
+    assert forgotten == [BOT, BOT]
+    assert world.server.asked == []
+
+
+async def test_a_job_that_is_being_deleted_is_left_to_the_garbage_collector(
+    world: World, reconciler: Reconciler
+) -> None:
+    body = finetune_job()
+    body["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    world.knows(FINETUNE_JOBS, body)
+    assert await reconciler.reconcile(BOT) is None
+    assert world.server.asked == []
+
+
+async def test_a_job_of_another_version_is_told_what_cannot_be_read(world: World, reconciler: Reconciler) -> None:
+    body = finetune_job()
+    body["spec"]["fromTheFuture"] = True
+    world.knows(FINETUNE_JOBS, body)
+    world.server.answer("POST", EVENTS, {})
+    await reconciler.reconcile(BOT)
+    (asked,) = world.server.asked
+    assert asked.body["reason"] == "InvalidSpec"
+    assert "fromTheFuture" in asked.body["message"]
