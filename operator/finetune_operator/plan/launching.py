@@ -1,4 +1,7 @@
-"""Launching: a stage begins when the one before it has its result and its Job is not there."""
+"""Launching: a stage begins when the one before it has its result and its Job is not there.
+
+Training that restarts begins here again, as its next attempt.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,19 @@ def launch(situation: Situation) -> Decision | None:
         trained=situation.status.trained,
     )
     actions: tuple[Action, ...] = tuple(Apply(manifest) for manifest in manifests)
-    return Decision(phase, reason, message, actions, attempts=_new_attempt(situation))
+    begun = _new_attempt(situation)
+    if begun and begun[-1].number > 1:
+        message = f"attempt {begun[-1].number} starts from {beginning(situation)}"
+    return Decision(phase, reason, message, actions, attempts=begun)
+
+
+def beginning(situation: Situation) -> str:
+    """Where the next attempt begins, as far as the operator knows."""
+    spec, checkpoints = situation.spec, situation.status.checkpoints
+    verified = [checkpoint.step for checkpoint in checkpoints if checkpoint.verified]
+    if not verified or not (spec.workspace.persistent or spec.checkpoints.uri):
+        return "the beginning"
+    return f"the checkpoint of step {verified[-1]}"
 
 
 def _new_attempt(situation: Situation) -> tuple[Attempt, ...]:

@@ -1,16 +1,22 @@
 """Restarts: when one rank is lost the whole gang goes down, and comes back from the newest checkpoint.
 
-In three steps, each of which can be repeated and none of which begins before the status tells of the one
-before it: the attempt's pods are labelled and the Job is suspended; its pods go; the Job is resumed.
+In steps, each of which can be repeated and none of which begins before the status tells of the one before
+it: the attempt's pods are labelled and the Job is suspended; its pods go; the Job is deleted; it is made
+anew. A Job that is merely resumed would wait for the Job controller's back-off, which doubles with every
+pod that failed (measured: 7, 16, 37, 77, 150 s from the first restart to the fifth; 1.4 s when made anew).
+A Job that Kueue manages is resumed nevertheless, since a new one would queue again.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from finetune_operator.api.status import Attempt, Phase, Reason
 from finetune_operator.plan import attempts
 from finetune_operator.plan.cause import Cause, cause_of, cause_of_job
+from finetune_operator.plan.launching import beginning
 from finetune_operator.plan.observed import PodPhase, StageJob
-from finetune_operator.plan.plan import Action, DeleteJob, EventType, JobEvent, SetSuspend
+from finetune_operator.plan.plan import DeleteJob, EventType, JobEvent, SetSuspend
 from finetune_operator.plan.situation import Decision, Situation, Standing
 from finetune_operator.plan.text import count
 
@@ -54,7 +60,7 @@ def _take_down(situation: Situation, job: StageJob, attempt: Attempt, cause: Cau
     return Decision(
         Phase.QUEUED,
         Reason.RESTARTING,
-        f"attempt {attempt.number} ended, the pods restart from {_beginning(situation)} ({charge}): {cause.text}",
+        f"attempt {attempt.number} ended, the pods restart from {beginning(situation)} ({charge}): {cause.text}",
         actions,
         events=(told,),
         attempts=(ended.model_copy(update={"counted": not cause.is_free}),),
@@ -68,26 +74,33 @@ def _bring_back(situation: Situation, job: StageJob, ended: Attempt) -> Decision
         Phase.QUEUED,
         Reason.RESTARTING,
         f"attempt {ended.number} ended ({ended.reason}), attempt {ended.number + 1} starts from "
-        f"{_beginning(situation)} once its pods are gone",
+        f"{beginning(situation)} once its pods are gone",
         standing=Standing.CHANGING,
     )
-    if not job.is_quiet or (situation.queued_elsewhere and _can_go_on(job)):
+    if not job.is_quiet:
         return waiting
-    if not _can_go_on(job):
-        return _with_actions(waiting, DeleteJob(job.name))
+    if _is_over(job) or (not situation.queued_elsewhere and _has_ended_pods(job)):
+        return replace(waiting, actions=(DeleteJob(job.name),))
+    if situation.queued_elsewhere:
+        return waiting
     resumed = attempts.begin(ended, situation.now)
     return Decision(
         Phase.QUEUED,
         Reason.QUEUED,
-        f"attempt {resumed.number} starts from {_beginning(situation)}",
+        f"attempt {resumed.number} starts from {beginning(situation)}",
         (*attempts.charge(job, ended), SetSuspend(job.name, suspend=False)),
         attempts=(resumed,),
     )
 
 
-def _can_go_on(job: StageJob) -> bool:
-    """A Job that failed is over, and one with a rank that has ended well would come back without that rank."""
-    return not job.failed and not any(pod.phase is PodPhase.SUCCEEDED for pod in job.pods)
+def _is_over(job: StageJob) -> bool:
+    """A Job that failed, and one with a rank that has ended well: it would come back without that rank."""
+    return job.failed or any(pod.phase is PodPhase.SUCCEEDED for pod in job.pods)
+
+
+def _has_ended_pods(job: StageJob) -> bool:
+    """Each of them lengthens the Job controller's back-off. A suspension leaves none."""
+    return any(pod.ended for pod in job.pods)
 
 
 def _notice_interruption(situation: Situation, job: StageJob, attempt: Attempt) -> Decision:
@@ -101,15 +114,3 @@ def _notice_interruption(situation: Situation, job: StageJob, attempt: Attempt) 
         requeue_after=_AGAIN_SOON,
         standing=Standing.CHANGING,
     )
-
-
-def _with_actions(decision: Decision, *actions: Action) -> Decision:
-    return Decision(decision.phase, decision.reason, decision.message, actions=actions, standing=decision.standing)
-
-
-def _beginning(situation: Situation) -> str:
-    policy = situation.spec
-    verified = [checkpoint.step for checkpoint in situation.status.checkpoints if checkpoint.verified]
-    if not verified or not (policy.workspace.persistent or policy.checkpoints.uri):
-        return "the beginning"
-    return f"the checkpoint of step {verified[-1]}"

@@ -39,7 +39,9 @@ def test_the_gang_comes_back_as_the_next_attempt_once_every_pod_is_gone() -> Non
     world.reconcile()
     assert world.reconcile().actions == ()
     world.control()
-    assert world.reconcile().actions == (SetSuspend("support-bot-train", suspend=False),)
+    assert world.reconcile().actions == (DeleteJob("support-bot-train"),)
+    world.reconcile()
+    assert Stage.TRAIN in world.jobs
     world.control()
     world.run_pods(Stage.TRAIN)
     world.reconcile()
@@ -159,6 +161,17 @@ def test_a_training_job_that_failed_without_a_final_cause_is_made_anew_and_charg
     assert (world.status.attempt, world.status.restarts, world.jobs[Stage.TRAIN].failure) == (2, 1, "")
 
 
+def test_a_job_in_a_kueue_queue_keeps_its_place_over_a_restart() -> None:
+    world = World(a_job(labels={names.LABEL_QUEUE: "team"})).reach(Stage.TRAIN)
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
+    world.settle()
+    assert world.launches == 1
+    assert world.jobs[Stage.TRAIN].suspended
+    world.jobs[Stage.TRAIN].suspended = False
+    world.settle()
+    assert (world.status.attempt, world.status.restarts, world.launches) == (2, 1, 1)
+
+
 def test_a_gang_in_which_one_rank_has_ended_well_comes_back_with_all_of_its_ranks() -> None:
     world = a_training()
     world.end_pod(Stage.TRAIN, 0, ExitCode.OK)
@@ -223,14 +236,15 @@ def test_an_attempt_that_no_status_has_heard_of_is_still_charged() -> None:
     world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
     world.reconcile()
     world.control()
-    world.reconcile(dies_after=2)
+    world.reconcile()
+    world.reconcile(dies_after=3)
     world.control()
     world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
     world.reconcile(dies_after=2)
     world.control()
     assert (world.status.attempt, world.jobs[Stage.TRAIN].suspended) == (1, True)
     world.settle()
-    assert (world.status.attempt, world.status.restarts, world.resumes) == (3, 2, 2)
+    assert (world.status.attempt, world.status.restarts, world.launches) == (3, 2, 3)
 
 
 def test_the_pods_of_an_attempt_that_kueue_replaces_at_once_are_not_taken_for_the_next() -> None:

@@ -69,7 +69,8 @@ class World:
         self.resolved: ResolvedSpec | None = None
         self.jobs: dict[Stage, SimulatedJob] = {}
         self.progress: Progress | None = None
-        self.resumes = 0
+        self.launches = 0
+        """How often the training Job was made."""
         self.events: list[str] = []
         self._pods_made = 0
 
@@ -196,7 +197,6 @@ class World:
                 self._apply(manifest)
             case SetSuspend(name, suspend):
                 job = self._named(name)
-                self.resumes += job.suspended and not suspend
                 job.suspended = suspend
             case ChargePods(pods, attempt):
                 for job in self.jobs.values():
@@ -207,6 +207,7 @@ class World:
     def _apply(self, manifest: dict[str, Any]) -> None:
         if manifest["kind"] == "Job":
             stage = Stage(manifest["metadata"]["labels"][LABEL_STAGE])
+            self.launches += stage is Stage.TRAIN and stage not in self.jobs
             self.jobs.setdefault(stage, SimulatedJob(manifest, self.now))
         elif manifest["metadata"]["name"] == resolved_name(self.job.metadata.name):
             self.resolved = parse_resolved(manifest["data"])
