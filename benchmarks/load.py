@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-
 from tests.cluster.harness.credentials import credentials
 from tests.cluster.harness.layout import ADMIN_TOKEN, Instance
 

@@ -12,13 +12,15 @@ import asyncio
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.load import JOBS, MERGE, Api, Body, connect, in_parallel, job, percentile
-from benchmarks.table import machine, show
 from tests.cluster.harness import cluster as clusters
 from tests.cluster.harness.cluster import Cluster
 from tests.cluster.support.operator import OperatorProcess
+
+from benchmarks.load import JOBS, MERGE, Api, Body, connect, in_parallel, job, percentile
+from benchmarks.table import machine, show
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SUCCEEDED: Body = {
@@ -163,30 +165,49 @@ async def run(cluster: Cluster, idle: int, active: int, log: Path) -> None:
             raw, answered = await latencies(api, idle, active, min(active, 500))
             used = memory(operator)
             bare, ours = await pod_times(api, 15)
-    report(idle, active, [bare_memory, used], start, unchanged, (raw, answered), (bare, ours))
+    report(idle, active, Figures(bare_memory, used, start, unchanged, (raw, answered), (bare, ours)))
 
 
-def report(
-    idle: int,
-    active: int,
-    megabytes: list[float],
-    start: float,
-    unchanged: int,
-    latency: tuple[list[float], list[float]],
-    pods: tuple[list[float], list[float]],
-) -> None:
+@dataclass(frozen=True)
+class Figures:
+    """What was measured; pairs are (peer, operator), in milliseconds."""
+
+    bare_megabytes: float
+    megabytes: float
+    start_seconds: float
+    unchanged_writes: int
+    latency: tuple[list[float], list[float]]
+    pods: tuple[list[float], list[float]]
+
+
+def report(idle: int, active: int, figures: Figures) -> None:
     def versus(name: str, peer: str, pair: tuple[list[float], list[float]], share: float) -> list[str]:
         theirs, ours = percentile(pair[0], share), percentile(pair[1], share)
         return [name, f"{ours:.0f} ms", f"{peer}: {theirs:.0f} ms", f"{ours / theirs:.2f}"]
 
     rows = [
-        ["memory", f"{megabytes[1]:.0f} MB", f"without jobs: {megabytes[0]:.0f} MB", f"{megabytes[1] / megabytes[0]:.2f}"],
-        [f"start to {active} reconciles", f"{start:.1f} s", f"{(idle + active) / start:.0f} jobs/s", ""],
-        ["writes for unchanged jobs", str(unchanged), f"{active} reconciles", f"{unchanged / active:.2f}"],
-        versus("change to status, p50", "raw watch", latency, 0.5),
-        versus("change to status, p99", "raw watch", latency, 0.99),
-        versus("apply to first pod, p50", "bare Job", pods, 0.5),
-        versus("apply to first pod, p90", "bare Job", pods, 0.9),
+        [
+            "memory",
+            f"{figures.megabytes:.0f} MB",
+            f"without jobs: {figures.bare_megabytes:.0f} MB",
+            f"{figures.megabytes / figures.bare_megabytes:.2f}",
+        ],
+        [
+            f"start to {active} reconciles",
+            f"{figures.start_seconds:.1f} s",
+            f"{(idle + active) / figures.start_seconds:.0f} jobs/s",
+            "",
+        ],
+        [
+            "writes for unchanged jobs",
+            str(figures.unchanged_writes),
+            f"{active} reconciles",
+            f"{figures.unchanged_writes / active:.2f}",
+        ],
+        versus("change to status, p50", "raw watch", figures.latency, 0.5),
+        versus("change to status, p99", "raw watch", figures.latency, 0.99),
+        versus("apply to first pod, p50", "bare Job", figures.pods, 0.5),
+        versus("apply to first pod, p90", "bare Job", figures.pods, 0.9),
     ]
     note = machine("finetune-operator", "kopf", "kubernetes")
     show(f"Operator, {idle} idle and {active} active jobs", ["figure", "operator", "peer", "ratio"], rows, note)

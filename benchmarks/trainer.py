@@ -1,4 +1,4 @@
-"""The trainer against a plain TRL script with the same settings: `python -m benchmarks.trainer [--rounds N] [--rows N]`.
+"""The trainer against a plain TRL script: `python -m benchmarks.trainer [--rounds N] [--rows N]`.
 
 Both fine-tune SmolLM2-135M with LoRA on CPU on the same rows, in turns on the same machine. Tokens per second are
 the rows' tokens over the seconds of the training loop; the rest is start-up: from the process's start to its end,

@@ -79,7 +79,12 @@ def _section(definition: Schema) -> str:
     lines = [f"## {names['kind']}", "", f"{schema['description']} Short name {short}.", ""]
     for part in ("spec", "status"):
         if part in schema["properties"]:
-            lines += [f"### {names['kind']} {part}", "", "| field | type | bounds | meaning |", "| --- | --- | --- | --- |"]
+            lines += [
+                f"### {names['kind']} {part}",
+                "",
+                "| field | type | bounds | meaning |",
+                "| --- | --- | --- | --- |",
+            ]
             lines += [*_rows(schema["properties"][part], part), ""]
     return "\n".join(lines)
 

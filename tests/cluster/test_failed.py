@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from tests.cluster.support.jobs import Jobs, condition, job
 from tests.cluster.support.store import SECRET, Store, rows
 from tests.cluster.support.waiting import until
@@ -24,8 +23,7 @@ def bad_data(store: Store) -> None:
 
 
 def expectations(manifest: Path) -> dict[str, str]:
-    head = [line[2:].split(": ", 1) for line in manifest.read_text().splitlines() if line.startswith("# ")]
-    return {key: value for key, value in head}
+    return dict(line[2:].split(": ", 1) for line in manifest.read_text().splitlines() if line.startswith("# "))
 
 
 def test_bad_jobs_fail_before_training_with_advice(jobs: Jobs, store: Store) -> None:
@@ -96,7 +94,9 @@ def test_a_pod_that_cannot_start_says_why(jobs: Jobs, store: Store) -> None:
 @pytest.mark.parametrize(
     "template",
     [
-        pytest.param({"spec": {"containers": [{"name": "trainer", "resources": {"limits": {"cpu": "no"}}}]}}, id="value"),
+        pytest.param(
+            {"spec": {"containers": [{"name": "trainer", "resources": {"limits": {"cpu": "no"}}}]}}, id="value"
+        ),
         pytest.param({"spec": {"volumes": [{"name": "data", "hostPathh": {"path": "/"}}]}}, id="field"),
     ],
 )

@@ -121,9 +121,7 @@ def test_two_pods_find_each_other_and_train_at_world_size_two(jobs: Jobs, store:
     pods = jobs.pods("two", "train")
     assert sorted(pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] for pod in pods) == ["0", "1"]
     assert all("nvidia.com/gpu" not in json.dumps(pod["spec"]) for pod in pods)
-    log = "\n".join(
-        jobs.cluster.kubectl("logs", pod["metadata"]["name"], "-n", jobs.namespace) for pod in pods
-    )
+    log = "\n".join(jobs.cluster.kubectl("logs", pod["metadata"]["name"], "-n", jobs.namespace) for pod in pods)
     assert "world size 2" in log, log[-4000:]
     published_artifact_is_whole(status, store)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import ValidationError
-
-from finetune_operator.api.resources import FineTuneJob
 from tests.cluster.harness.cluster import Cluster
 from tests.cluster.harness.errors import CommandFailedError
+
+from finetune_operator.api.resources import FineTuneJob
 
 BAD = sorted((Path(__file__).parent / "bad" / "refused").glob("*.yaml"))
 

@@ -136,4 +136,4 @@ def _keep_trainable(model: torch.nn.Module) -> None:
             parameter.data = parameter.data.float()
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - torch types every attribute as a Tensor

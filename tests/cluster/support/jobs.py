@@ -89,9 +89,7 @@ class Jobs:
                 raise AssertionError(f"job {name} failed: {json.dumps(status, indent=1)}")
             return status if phase in phases else None
 
-        return until(
-            reached, f"job {name} is {' or '.join(phases)}", seconds=seconds, story=lambda: self.story(name)
-        )
+        return until(reached, f"job {name} is {' or '.join(phases)}", seconds=seconds, story=lambda: self.story(name))
 
     def until_step(self, name: str, step: int, seconds: float = 300.0) -> Manifest:
         """The status once training has done this many steps."""

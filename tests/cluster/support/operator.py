@@ -69,8 +69,12 @@ class OperatorProcess:
     def _leads(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, f"the operator ended:\n{self.log.read_text()[-4000:]}"
-        return "leader_election_master_status" in (text := self.scrape()) and 'master_status{name="' in text and any(
-            line.startswith("leader_election_master_status") and line.endswith(" 1.0") for line in text.splitlines()
+        return (
+            "leader_election_master_status" in (text := self.scrape())
+            and 'master_status{name="' in text
+            and any(
+                line.startswith("leader_election_master_status") and line.endswith(" 1.0") for line in text.splitlines()
+            )
         )
 
     def scrape(self) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from tests.cluster.harness.s3 import S3
 
 ROWS = 64
-SECRET = "s3-credentials"
+SECRET = "s3-credentials"  # noqa: S105 - a name
 
 
 @dataclass(frozen=True)
