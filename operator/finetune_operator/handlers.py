@@ -44,7 +44,10 @@ class _NoProgress(kopf.ProgressStorage):
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
-    """Keeps nothing: raw events are compared with nothing."""
+    """Keeps nothing: raw events are compared with nothing, so that no object need be copied for it."""
+
+    def build(self, **_: Any) -> Any:
+        return {}
 
     def fetch(self, **_: Any) -> None:
         return None

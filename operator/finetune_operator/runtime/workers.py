@@ -76,6 +76,8 @@ class Workers:
             finally:
                 self._now_busy(self._busy - 1)
                 self.queue.done(key)
+            # A job at which nothing happens is reconciled without a pause: thousands of them would hold up the lease.
+            await asyncio.sleep(0)
 
     def _now_busy(self, workers: int) -> None:
         self._busy = workers

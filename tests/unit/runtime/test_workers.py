@@ -143,3 +143,28 @@ async def test_a_follower_keeps_its_store_warm_and_queues_nothing(queue: WorkQue
     inbox.close()
     inbox.seen(record_of(FINETUNE_JOBS, finetune_job("b")))
     assert queue.take() is None
+
+
+async def test_many_jobs_at_which_nothing_happens_hold_nothing_else_up(
+    queue: WorkQueue[JobKey], metrics: Counted
+) -> None:
+    turns = 0
+
+    async def reconcile(_: JobKey) -> None:
+        return None
+
+    async def lease() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    for number in range(1000):
+        queue.add(JobKey("team", f"job-{number}"))
+    renewing = asyncio.create_task(lease())
+    running = asyncio.create_task(workers(queue, metrics, reconcile).run(0))
+    while len(queue):
+        await asyncio.sleep(0)
+    await stop(running)
+    renewing.cancel()
+    assert turns >= 1000 / 4
