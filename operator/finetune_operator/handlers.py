@@ -63,6 +63,8 @@ class Watcher:
     credentials: Callable[[], Awaitable[Credentials]]
     namespaces: tuple[str, ...]
     loop: asyncio.AbstractEventLoop
+    count: Callable[[str, str], None]
+    """Told the kind and type of every event; those of Kopf's first list are `listed`."""
     failed: asyncio.Event = field(default_factory=asyncio.Event)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -145,6 +147,7 @@ class Watcher:
         """Passes over what the resync at start has brought already: most of Kopf's own first list."""
 
         def is_news(event: Any, **_: Any) -> bool:
+            self.count(kind.plural, (event["type"] or "listed").lower())
             metadata = event["object"]["metadata"]
             ref = Ref(metadata.get("namespace") or "", metadata["name"])
             return event["type"] == "DELETED" or self.inbox.is_news(

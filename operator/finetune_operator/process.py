@@ -76,7 +76,13 @@ class Operator:
         )
         self.board = ProgressBoard(self.queue.add)
         self.resolved = ResolvedSpecs(self.client)
-        self.watcher = Watcher(self.inbox, lambda: config.credentials(configuration), settings.namespaces, loop)
+        self.watcher = Watcher(
+            self.inbox,
+            lambda: config.credentials(configuration),
+            settings.namespaces,
+            loop,
+            self.metrics.watched,
+        )
         self.workers = Workers(self.queue, self._reconciler().reconcile, self.metrics, settings.workers, time.monotonic)
         self.scraping = ScrapeLoop(self.store, Scraper(self.client, session, time.monotonic), self.board)
 

@@ -65,6 +65,9 @@ class Metrics:
         self._resyncs = prometheus_client.Histogram(
             "finetune_resync_seconds", "Length of a resync", buckets=_SECONDS, registry=registry
         )
+        self._events = prometheus_client.Counter(
+            "finetune_watch_events", "Watch events; type listed is the first list", ["kind", "type"], registry=registry
+        )
         self.queue = QueueGauges(registry)
 
     def reconciled(self, result: str, seconds: float) -> None:
@@ -86,6 +89,10 @@ class Metrics:
 
     def resynced(self, seconds: float) -> None:
         self._resyncs.observe(seconds)
+
+    def watched(self, kind: str, change: str) -> None:
+        """A watch event; any thread may tell of it."""
+        self._events.labels(kind, change).inc()
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -29,7 +29,10 @@ class Watched:
         self.queue: WorkQueue[JobKey] = WorkQueue(loop, QueueGauges(prometheus_client.CollectorRegistry()))
         self.inbox = Inbox(self.store, self.queue)
         self.inbox.open()
-        self.watcher = Watcher(self.inbox, self._credentials, (), loop)
+        self.counted: list[tuple[str, str]] = []
+        self.watcher = Watcher(
+            self.inbox, self._credentials, (), loop, lambda kind, change: self.counted.append((kind, change))
+        )
 
     async def event(self, kind: Any, change: str | None, body: dict[str, Any]) -> None:
         handler, is_news = self.watcher.handler(kind), self.watcher.news_filter(kind)
@@ -64,6 +67,7 @@ async def test_what_is_known_already_is_passed_over(watched: Watched) -> None:
     watched.queue.done(BOT)
     await watched.event(FINETUNE_JOBS, None, finetune_job(version=2))
     assert watched.queue.take() is None
+    assert watched.counted == [("finetunejobs", "modified"), ("finetunejobs", "listed")]
 
 
 async def test_every_handler_is_of_raw_events(watched: Watched) -> None:
