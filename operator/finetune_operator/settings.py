@@ -67,7 +67,7 @@ class Settings(BaseSettings):
 
     namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
     """Namespaces to watch (a,b or ["a", "b"]); all of them when empty."""
-    workers: int = Field(default=8, ge=1, le=256)
+    workers: int = Field(default=16, ge=1, le=256)
     """Jobs that are reconciled at the same time."""
     resync_seconds: float = Field(default=300, ge=5)
     """Time between complete lists, which find what a watch has lost."""
