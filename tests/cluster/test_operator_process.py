@@ -59,7 +59,9 @@ def replicas(product: Cluster, namespace: str, tmp_path: Path) -> Iterator[list[
         ]
 
 
-def test_one_replica_leads_and_the_other_takes_over_when_it_is_killed(replicas: list[Replica]) -> None:
+def test_one_replica_leads_and_the_other_takes_over_when_it_is_killed(
+    replicas: list[Replica], product: Cluster, namespace: str
+) -> None:
     until(lambda: any(replica.leads() for replica in replicas), "a replica leads", seconds=30)
     leader = next(replica for replica in replicas if replica.leads())
     follower = next(replica for replica in replicas if replica is not leader)
@@ -67,6 +69,14 @@ def test_one_replica_leads_and_the_other_takes_over_when_it_is_killed(replicas: 
     assert follower.probe("healthz") == 200
     leader.kill()
     until(follower.leads, "the other replica leads", seconds=LEASE_SECONDS + 30, story=follower.log.read_text)
+    jobs = Jobs(product, namespace)
+    jobs.apply(job("after", "s3://bucket/model", "s3://bucket/rows.jsonl", template={"name": "not-there"}))
+    until(
+        lambda: jobs.status("after").get("reason") == "TemplateNotFound",
+        "the new leader looks after the jobs of its namespace",
+        seconds=30,
+        story=follower.log.read_text,
+    )
 
 
 def test_a_leader_that_is_told_to_stop_hands_over_at_once(

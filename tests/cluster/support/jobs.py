@@ -79,7 +79,7 @@ class Jobs:
         patch = json.dumps({"spec": spec})
         self.cluster.kubectl("patch", "ftj", name, "-n", self.namespace, "--type=merge", "-p", patch)
 
-    def until_phase(self, name: str, *phases: str, seconds: float = 300.0) -> Manifest:
+    def until_phase(self, name: str, *phases: str, seconds: float = 600.0) -> Manifest:
         """The status once the job is in one of these phases; a job that fails instead ends the wait."""
 
         def reached() -> Manifest | None:
@@ -91,7 +91,7 @@ class Jobs:
 
         return until(reached, f"job {name} is {' or '.join(phases)}", seconds=seconds, story=lambda: self.story(name))
 
-    def until_step(self, name: str, step: int, seconds: float = 300.0) -> Manifest:
+    def until_step(self, name: str, step: int, seconds: float = 600.0) -> Manifest:
         """The status once training has done this many steps."""
         return until(
             lambda: s if ((s := self.status(name)).get("progress") or {}).get("step", 0) >= step else None,

@@ -1,0 +1,78 @@
+"""The chart, installed with the real helm: the operator's own image runs in the cluster and trains a job."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cluster.harness.build import bin_folder
+from tests.cluster.harness.cluster import Cluster
+from tests.cluster.harness.pods import venv_pod_template
+from tests.cluster.support import python_image
+from tests.cluster.support.jobs import Jobs
+from tests.cluster.support.store import Store
+from tests.cluster.test_jobs import published_artifact_is_whole, stored
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CHART = REPOSITORY / "charts" / "finetune-operator"
+IMAGE = "localhost/finetune-operator"
+
+
+def helm(cluster: Cluster, *arguments: str) -> str:
+    """Run helm against the cluster and return what it prints."""
+    command = [str(bin_folder() / "helm"), "--kubeconfig", str(cluster.kubeconfig), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def release(product: Cluster, namespace: str, tmp_path: Path) -> Iterator[str]:
+    """The chart, watching only this test's namespace; its notes."""
+    if product.instance is None:
+        pytest.skip("images cannot be brought into a cluster that the harness did not start")
+    base = python_image.build(product, tmp_path / "python")
+    product.build_image(REPOSITORY / "operator" / "Dockerfile", REPOSITORY, f"{IMAGE}:test", {"BASE_IMAGE": base})
+    product.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/warn=restricted")
+    values: dict[str, Any] = {
+        "image": {"repository": IMAGE, "tag": "test"},
+        "namespaces": [namespace],
+        "crds": {"install": False},
+        "trainer": {"podTemplate": venv_pod_template(Path(sys.prefix), REPOSITORY)},
+        "extraEnv": [{"name": "FINETUNE_OPERATOR_SCRAPE_SECONDS", "value": "1"}],
+    }
+    file = tmp_path / "values.yaml"
+    file.write_text(json.dumps(values))
+    yield helm(product, "install", "ftop", str(CHART), "-n", namespace, "-f", str(file), "--wait", "--timeout", "120s")
+    helm(product, "uninstall", "ftop", "-n", namespace, "--wait")
+
+
+@pytest.mark.usefixtures("release")
+def test_the_operator_from_the_chart_trains_a_job(product: Cluster, namespace: str, store: Store, release: str) -> None:
+    assert "kubectl get ftj -w" in release
+    product.apply(store.secret(), namespace)
+    jobs = Jobs(product, namespace)
+    jobs.apply(stored(store, "charted"))
+    status = jobs.until_phase("charted", "Succeeded", seconds=400)
+    published_artifact_is_whole(status, store)
+    (operator,) = product.get("pods", namespace=namespace, selector="app.kubernetes.io/name=finetune-operator")
+    assert operator["status"]["containerStatuses"][0]["restartCount"] == 0
+    log = product.kubectl("logs", operator["metadata"]["name"], "-n", namespace)
+    assert "orbidden" not in log, log
+
+
+def test_the_chart_brings_the_definitions_and_refuses_unknown_values(cluster: Cluster) -> None:
+    rendered = helm(cluster, "template", "ftop", str(CHART))
+    assert rendered.count("kind: CustomResourceDefinition") == 3
+    assert "helm.sh/resource-policy: keep" in rendered
+    assert "readOnlyRootFilesystem: true" in rendered
+    helm(cluster, "lint", str(CHART))
+    command = [str(bin_folder() / "helm"), "template", "ftop", str(CHART), "--set", "replica=2"]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert "replica" in refused.stderr
