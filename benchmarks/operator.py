@@ -66,6 +66,18 @@ async def settle(operator: OperatorProcess, count: int, seconds: float = 300) ->
         await asyncio.sleep(0.1)
 
 
+async def listed(operator: OperatorProcess, count: int, seconds: float = 120) -> None:
+    """Wait until Kopf's own first list is through: before that, changes are seen late."""
+    deadline = time.monotonic() + seconds
+    wanted = ('finetune_watch_events_total{', 'kind="finetunejobs"', 'type="listed"')
+    while time.monotonic() < deadline:
+        lines = [line for line in operator.scrape().splitlines() if all(part in line for part in wanted)]
+        if sum(float(line.split()[-1]) for line in lines) >= count:
+            return
+        await asyncio.sleep(0.2)
+    raise TimeoutError(f"the first list of {count} jobs was not through after {seconds} s")
+
+
 async def latencies(api: Api, idle: int, active: int, count: int) -> tuple[list[float], list[float]]:
     """Milliseconds from a change of spec to (its event on a raw watch, the operator's status that answers it)."""
     sent: dict[str, float] = {}
@@ -162,6 +174,7 @@ async def run(cluster: Cluster, idle: int, active: int, log: Path) -> None:
             await settle(operator, active)
             start = time.monotonic() - began
             unchanged = sum((writes(cluster) - before).values())
+            await listed(operator, idle + active)
             raw, answered = await latencies(api, idle, active, min(active, 500))
             used = memory(operator)
             bare, ours = await pod_times(api, 15)
