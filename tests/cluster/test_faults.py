@@ -10,7 +10,10 @@ from tests.cluster.support.store import Store
 from tests.cluster.support.waiting import until
 from tests.cluster.test_jobs import published_artifact_is_whole, stored
 
-LONG = {"trainerConfig": {"num_train_epochs": 40, "per_device_train_batch_size": 2}}
+LONG = {"trainerConfig": {"num_train_epochs": 20, "per_device_train_batch_size": 2}}
+"""About 600 steps of one process: long enough to be disturbed."""
+PAIR = {"trainerConfig": {"num_train_epochs": 8, "per_device_train_batch_size": 2}}
+"""About 120 steps of two processes, which take longer each."""
 
 
 def test_an_operator_killed_in_every_stage_loses_nothing(jobs: Jobs, store: Store, operator: OperatorProcess) -> None:
@@ -41,7 +44,7 @@ def test_a_suspended_job_gives_its_pods_back_and_resumes_from_its_checkpoint(job
 
 
 def test_a_lost_rank_restarts_the_gang_from_the_newest_checkpoint(jobs: Jobs, store: Store) -> None:
-    jobs.apply(stored(store, "gang", training=LONG, checkpoints={"every": 20}, gpus=2, gpusPerNode=1))
+    jobs.apply(stored(store, "gang", training=PAIR, checkpoints={"every": 20}, gpus=2, gpusPerNode=1))
     jobs.until_step("gang", 30)
     kill_trainer(jobs, rank=1)
     status = until(
