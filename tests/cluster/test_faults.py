@@ -92,9 +92,9 @@ def kill_trainer(jobs: Jobs, rank: int) -> None:
     )
     script = (
         "import os, signal, glob\n"
-        "for path in glob.glob('/proc/[0-9]*/cmdline'):\n"
-        "    line = open(path).read().split(chr(0))\n"
-        "    if 'finetune_trainer.train' in line and 'launch' not in ' '.join(line):\n"
-        "        os.kill(int(path.split('/')[2]), signal.SIGKILL)\n"
+        "lines = {int(p.split('/')[2]): open(p).read().split(chr(0)) for p in glob.glob('/proc/[0-9]*/cmdline')}\n"
+        "workers = [pid for pid, line in lines.items() if 'finetune_trainer.train' in line]\n"
+        "alone = [pid for pid, line in lines.items() if 'finetune_trainer.launch' in line]\n"  # trains by itself
+        "[os.kill(pid, signal.SIGKILL) for pid in workers or alone]\n"
     )
     jobs.cluster.kubectl("exec", pod, "-n", jobs.namespace, "--", "python", "-c", script)
