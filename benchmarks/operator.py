@@ -69,7 +69,7 @@ async def settle(operator: OperatorProcess, count: int, seconds: float = 300) ->
 async def listed(operator: OperatorProcess, count: int, seconds: float = 120) -> None:
     """Wait until Kopf's own first list is through: before that, changes are seen late."""
     deadline = time.monotonic() + seconds
-    wanted = ('finetune_watch_events_total{', 'kind="finetunejobs"', 'type="listed"')
+    wanted = ("finetune_watch_events_total{", 'kind="finetunejobs"', 'type="listed"')
     while time.monotonic() < deadline:
         lines = [line for line in operator.scrape().splitlines() if all(part in line for part in wanted)]
         if sum(float(line.split()[-1]) for line in lines) >= count:
