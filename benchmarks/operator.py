@@ -40,11 +40,6 @@ def memory(operator: OperatorProcess) -> float:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1000
 
 
-def reconciles(operator: OperatorProcess) -> float:
-    lines = operator.scrape().splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("controller_runtime_reconcile_total{"))
-
-
 async def fill(api: Api, idle: int, active: int) -> None:
     """Make the jobs, and let the idle ones have succeeded."""
 
@@ -60,19 +55,17 @@ async def fill(api: Api, idle: int, active: int) -> None:
 async def settle(operator: OperatorProcess, count: int, seconds: float = 300) -> None:
     """Wait until so many reconciles are done."""
     deadline = time.monotonic() + seconds
-    while reconciles(operator) < count:
+    while operator.reconciles() < count:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{reconciles(operator)} of {count} reconciles after {seconds} s")
+            raise TimeoutError(f"{operator.reconciles()} of {count} reconciles after {seconds} s")
         await asyncio.sleep(0.1)
 
 
 async def listed(operator: OperatorProcess, count: int, seconds: float = 120) -> None:
     """Wait until Kopf's own first list is through: before that, changes are seen late."""
     deadline = time.monotonic() + seconds
-    wanted = ("finetune_watch_events_total{", 'kind="finetunejobs"', 'type="listed"')
     while time.monotonic() < deadline:
-        lines = [line for line in operator.scrape().splitlines() if all(part in line for part in wanted)]
-        if sum(float(line.split()[-1]) for line in lines) >= count:
+        if operator.total("finetune_watch_events_total", 'kind="finetunejobs"', 'type="listed"') >= count:
             return
         await asyncio.sleep(0.2)
     raise TimeoutError(f"the first list of {count} jobs was not through after {seconds} s")

@@ -100,19 +100,14 @@ def survives_a_restart_unchanged_and_costs_nothing(jobs: Jobs, operator: Operato
     counts = writes(jobs.cluster.apiserver_request_counts())
     operator.kill()
     operator.start()
-    seen = until(lambda: reconciled(operator), "the waiting job was reconciled again")
+    seen = until(operator.reconciles, "the waiting job was reconciled again")
     for name in before:
         jobs.cluster.kubectl("annotate", "ftj", name, "-n", jobs.namespace, "tests/nudge=1")
-    until(lambda: reconciled(operator) > seen, "the change was seen", seconds=30)
+    until(lambda: operator.reconciles() > seen, "the change was seen", seconds=30)
     after = {name: jobs.get(name)["status"] for name in before}
     assert json.dumps(after) == json.dumps(before)
     changed = writes(jobs.cluster.apiserver_request_counts()) - counts
     assert sum(changed.values()) == len(before), f"only the annotations are writes: {changed}"
-
-
-def reconciled(operator: OperatorProcess) -> float:
-    lines = operator.scrape().splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("controller_runtime_reconcile_total{"))
 
 
 def test_two_pods_find_each_other_and_train_at_world_size_two(jobs: Jobs, store: Store) -> None:

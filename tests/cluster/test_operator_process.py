@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import urllib.error
@@ -25,18 +24,9 @@ class Replica(OperatorProcess):
     """An operator that may have to wait for its turn to lead."""
 
     def start(self) -> Replica:
-        environment = dict(os.environ) | {f"FINETUNE_OPERATOR_{name}": value for name, value in self.settings.items()}
-        command = [sys.executable, "-m", "finetune_operator", "--kubeconfig", str(self.kubeconfig)]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        self.launch()
         until(lambda: self.probe("readyz") == 200, "the replica is ready", seconds=60, story=self.log.read_text)
         return self
-
-    def leads(self) -> bool:
-        return any(
-            line.startswith("leader_election_master_status") and line.endswith(" 1.0")
-            for line in self.scrape().splitlines()
-        )
 
     def probe(self, name: str) -> int:
         try:

@@ -55,27 +55,34 @@ class OperatorProcess:
 
     def start(self) -> Self:
         """Start it and wait until it leads."""
-        environment = dict(os.environ) | {f"FINETUNE_OPERATOR_{name}": value for name, value in self.settings.items()}
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "finetune_operator", "--kubeconfig", str(self.kubeconfig)],
-                env=environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        self.launch()
         until(self._leads, "the operator leads", seconds=START_SECONDS, story=lambda: self.log.read_text()[-4000:])
         return self
+
+    def launch(self) -> None:
+        """Start it, without waiting."""
+        environment = dict(os.environ) | {f"FINETUNE_OPERATOR_{name}": value for name, value in self.settings.items()}
+        command = [sys.executable, "-m", "finetune_operator", "--kubeconfig", str(self.kubeconfig)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
     def _leads(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, f"the operator ended:\n{self.log.read_text()[-4000:]}"
-        return (
-            "leader_election_master_status" in (text := self.scrape())
-            and 'master_status{name="' in text
-            and any(
-                line.startswith("leader_election_master_status") and line.endswith(" 1.0") for line in text.splitlines()
-            )
-        )
+        return self.leads()
+
+    def leads(self) -> bool:
+        """Whether it holds the Lease."""
+        return self.total("leader_election_master_status") == 1
+
+    def reconciles(self) -> float:
+        """Reconciles done since it started."""
+        return self.total("controller_runtime_reconcile_total")
+
+    def total(self, metric: str, *labels: str) -> float:
+        """Sum of a metric over the series that carry these labels (`kind="pods"`); 0 while it is not up."""
+        lines = [line for line in self.scrape().splitlines() if line.startswith(f"{metric}{{")]
+        return sum(float(line.split()[-1]) for line in lines if all(label in line for label in labels))
 
     def scrape(self) -> str:
         """Its Prometheus metrics; empty while it is not up."""
