@@ -40,10 +40,11 @@ TRAINER = {
 
 @dataclass(frozen=True)
 class Run:
-    """One training: seconds of its loop, seconds of its whole process, and the mean or last loss it tells."""
+    """One training: seconds of its loop, seconds of its whole process, and the loss of its last step."""
 
     loop: float
     process: float
+    loss: float
 
 
 def ours(root: Path, rows: Path, environment: dict[str, str]) -> tuple[Run, int]:
@@ -66,7 +67,9 @@ def ours(root: Path, rows: Path, environment: dict[str, str]) -> tuple[Run, int]
     config = config.model_copy(update={"stage": Stage.TRAIN, "prepared": prepared.prepared})
     trained, process = stage(root, config, environment)
     assert trained.trained is not None
-    return Run(trained.trained.seconds, process), prepared.prepared.tokens
+    loss = trained.trained.loss
+    assert loss is not None
+    return Run(trained.trained.seconds, process, loss), prepared.prepared.tokens
 
 
 def stage(root: Path, config: RunConfig, environment: dict[str, str]) -> tuple[Result, float]:
@@ -106,7 +109,8 @@ def plain(root: Path, rows: Path, count: int, environment: dict[str, str]) -> Ru
     process = time.monotonic() - began
     if done.returncode != 0:
         sys.exit(f"the plain script ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    return Run(json.loads(done.stdout.splitlines()[-1])["seconds"], process)
+    told = json.loads(done.stdout.splitlines()[-1])
+    return Run(told["seconds"], process, told["loss"])
 
 
 def _folder(module: str) -> Path:
@@ -143,14 +147,15 @@ def report(pairs: list[tuple[Run, Run]], tokens: int, rows: int) -> None:
         middle = statistics.median
         return [
             name,
-            f"{middle(mine):.1f} {unit}",
-            f"{middle(theirs):.1f} {unit}",
+            f"{middle(mine):.4g} {unit}".rstrip(),
+            f"{middle(theirs):.4g} {unit}".rstrip(),
             f"{middle(ratios):.2f} ({low:.2f} … {high:.2f})",
         ]
 
     speed = [[tokens / run.loop for run in side] for side in zip(*pairs, strict=True)]
     rest = [[run.process - run.loop for run in side] for side in zip(*pairs, strict=True)]
     whole = [[run.process for run in side] for side in zip(*pairs, strict=True)]
+    losses = [[run.loss for run in side] for side in zip(*pairs, strict=True)]
     show(
         f"Trainer, SmolLM2-135M, LoRA, {rows} rows, {tokens} tokens, {len(pairs)} rounds (median; ratio pair by pair)",
         ["figure", "trainer", "plain TRL", "ratio"],
@@ -158,6 +163,7 @@ def report(pairs: list[tuple[Run, Run]], tokens: int, rows: int) -> None:
             row("tokens per second", speed[0], speed[1], "tok/s"),
             row("process less loop", rest[0], rest[1], "s"),
             row("whole process", whole[0], whole[1], "s"),
+            row("loss of the last step", losses[0], losses[1], ""),
         ],
         machine("torch", "transformers", "trl", "peft"),
     )
