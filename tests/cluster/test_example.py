@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 from tests.cluster.support.jobs import Jobs, merged
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "01-pig-latin" / "job.yaml"
 FEW_STEPS = {"training": {"trainerConfig": {"max_steps": 4}}, "checkpoints": {"every": 4}}
+TWO_PODS = {"gpus": 2, "gpusPerNode": 1, "training": {"device": "cpu"}}
 
 
-def test_the_example_learns_and_answers(jobs: Jobs) -> None:
+@pytest.mark.parametrize("pods", [pytest.param({}, id="one-pod"), pytest.param(TWO_PODS, id="two-pods")])
+def test_the_example_learns_and_answers(pods: dict[str, Any], jobs: Jobs) -> None:
     example = yaml.safe_load(EXAMPLE.read_text())
-    example["spec"] = merged(example["spec"], FEW_STEPS)
+    example["spec"] = merged(merged(example["spec"], FEW_STEPS), pods)
     jobs.apply(example)
     status = jobs.until_phase("pig-latin", "Succeeded", seconds=900)
     trained = status["trained"]
@@ -23,4 +27,4 @@ def test_the_example_learns_and_answers(jobs: Jobs) -> None:
     assert all(sample["before"] for sample in status["samples"])
     (adapter,) = (artifact for artifact in status["artifacts"] if artifact["kind"] == "adapter")
     assert adapter["uri"].startswith("pvc://pig-latin-workspace/")
-    assert len(jobs.pods("pig-latin", "train")) == 1
+    assert len(jobs.pods("pig-latin", "train")) == (2 if pods else 1)
