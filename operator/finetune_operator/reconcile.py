@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 
 import structlog
 from pydantic import ValidationError
@@ -63,14 +65,17 @@ class Reconciler:
     async def _act(self, key: JobKey, observed: Observed, decided: Plan, now: datetime, log: Log) -> Plan:
         """Does the plan's actions in order; the first that is refused makes it another plan."""
         uid = observed.job.metadata.uid
-        for action in decided.actions:
-            try:
-                await self.applier.carry_out(key, uid, action)
-            except RefusedError as error:
-                log.warning("refused", action=_described(action), error=str(error))
-                rejection = Rejection(error.status, error.reason, error.message)
-                return rejected(observed, decided, rejection, now)
-            log.info("acted", action=_described(action))
+        for together in _together(decided.actions):
+            carried_out = (self.applier.carry_out(key, uid, action) for action in together)
+            results = await asyncio.gather(*carried_out, return_exceptions=True)
+            for action, error in zip(together, results, strict=True):
+                if isinstance(error, RefusedError):
+                    log.warning("refused", action=_described(action), error=str(error))
+                    rejection = Rejection(error.status, error.reason, error.message)
+                    return rejected(observed, decided, rejection, now)
+                if error is not None:
+                    raise error
+                log.info("acted", action=_described(action))
         return decided
 
     async def _tell(self, key: JobKey, job: FineTuneJob, decided: Plan, now: datetime, log: Log) -> None:
@@ -90,6 +95,19 @@ class Reconciler:
         log = _log.bind(job=metadata.name, namespace=metadata.namespace, uid=record.uid)
         log.error("job_unreadable", message=message)
         await events.send(self.client, metadata, JobEvent(EventType.WARNING, Reason.INVALID_SPEC, message), now)
+
+
+def _together(actions: tuple[Action, ...]) -> Iterator[tuple[Action, ...]]:
+    """What a Job needs is applied at once, the Job only when all of that is there; the rest goes one by one."""
+    for needed, group in groupby(actions, _is_needed_by_a_job):
+        if needed:
+            yield tuple(group)
+        else:
+            yield from ((action,) for action in group)
+
+
+def _is_needed_by_a_job(action: Action) -> bool:
+    return isinstance(action, Apply) and action.manifest["kind"] != "Job"
 
 
 def _described(action: Action) -> str:
