@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -36,6 +37,9 @@ class ApiServer:
     url: str = ""
     answers: dict[tuple[str, str], list[Json]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
+    meeting: set[tuple[str, str]] = field(default_factory=set)
+    """Method and path of requests that are answered only once all of them are here."""
+    _met: asyncio.Event = field(default_factory=asyncio.Event)
 
     def answer(self, method: str, path: str, *bodies: Json) -> None:
         """Answers in turn with these; the last one stays."""
@@ -49,12 +53,19 @@ class ApiServer:
         headers = dict(request.headers)
         body = json.loads(text) if text else None
         self.asked.append(Asked(request.method, request.path, dict(request.query), headers, body))
+        await self._meet(request.method, request.path)
         bodies = self.answers.get((request.method, request.path))
         if not bodies:
             return web.json_response(status(404, "NotFound", f"{request.path} not found"), status=404)
         found = bodies.pop(0) if len(bodies) > 1 else bodies[0]
         code = found["code"] if found.get("kind") == "Status" else 200
         return web.json_response(found, status=code)
+
+    async def _meet(self, method: str, path: str) -> None:
+        if (method, path) in self.meeting:
+            if self.meeting <= {(asked.method, asked.path) for asked in self.asked}:
+                self._met.set()
+            await asyncio.wait_for(self._met.wait(), timeout=10)
 
 
 @asynccontextmanager
