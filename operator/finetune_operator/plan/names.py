@@ -66,7 +66,7 @@ def workspace_claim(job: str) -> str:
 
 
 def workspace_folder(job: str, uid: str) -> str:
-    """The job's own folder in a claim that outlives it (a job of the same name must not find its checkpoints)."""
+    """The job's own folder in a claim or bucket that outlives it: a job of the same name must not find its things."""
     return f"{job}-{uid[:8]}"
 
 

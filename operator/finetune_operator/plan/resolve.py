@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from finetune_operator.api.resources import FineTuneJob, Template
-from finetune_operator.api.spec import CheckpointsSpec, DataSpec, JobSpec, TrainingDevice, TrainingSpec
+from finetune_operator.api.spec import DataSpec, JobSpec, TrainingDevice, TrainingSpec
 from finetune_operator.api.status import Reason
 from finetune_operator.plan import names
 from finetune_operator.plan.merge import MergeError, compose_pod_templates, deep_merge
@@ -44,7 +44,7 @@ def resolve(job: FineTuneJob, template: Template, settings: PlanSettings) -> Res
         data=_data(spec.data, template.spec.data),
         training=_training_config(training),
         topology=layout,
-        checkpoints=_checkpoints(spec.checkpoints),
+        checkpoints=_checkpoints(job),
         output=kept.output,
         workspace=kept.workspace,
         workspace_claim=kept.claim,
@@ -53,7 +53,7 @@ def resolve(job: FineTuneJob, template: Template, settings: PlanSettings) -> Res
         claims=_mounted_claims(job, kept.output.uri),
         secrets=tuple(sorted(secret_names(job))),
     )
-    return resolved.model_copy(update={"config_hash": _hash(resolved, job.metadata.uid)})
+    return resolved.model_copy(update={"config_hash": _hash(resolved, job)})
 
 
 def secret_names(job: FineTuneJob) -> frozenset[str]:
@@ -107,13 +107,15 @@ def _datasets(spec: JobSpec) -> list[DatasetSource]:
     ]
 
 
-def _checkpoints(spec: CheckpointsSpec) -> CheckpointPolicy:
-    every = spec.every
+def _checkpoints(job: FineTuneJob) -> CheckpointPolicy:
+    """In a folder of the job's own: jobs that share a bucket must not rotate each other's checkpoints away."""
+    spec, every = job.spec.checkpoints, job.spec.checkpoints.every
+    folder = names.workspace_folder(job.metadata.name, job.metadata.uid)
     return CheckpointPolicy(
         every_steps=every if isinstance(every, int) else None,
         every_seconds=_seconds(every) if isinstance(every, str) else None,
         keep=spec.keep,
-        uri=spec.uri,
+        uri=f"{spec.uri.rstrip('/')}/{folder}" if spec.uri else None,
         secret=spec.secret_ref.name if spec.secret_ref else None,
     )
 
@@ -146,9 +148,11 @@ def _template_name(template: Template) -> str:
     return f"{template.kind}/{template.metadata.name}" + (f"@{version}" if version else "")
 
 
-def _hash(resolved: ResolvedSpec, uid: str) -> str:
+def _hash(resolved: ResolvedSpec, job: FineTuneJob) -> str:
     """The same for every job that is configured alike: which job it is does not enter."""
+    name, uid = job.metadata.name, job.metadata.uid
     content = resolved.model_dump_json(exclude_none=True, exclude=_NOT_OF_THE_CONFIG)
-    content = content.replace(uid, "").replace(uid[:8], "") if uid else content
+    for own in (names.workspace_folder(name, uid), names.workspace_claim(name), uid):
+        content = content.replace(own, "") if own else content
     canonical = json.dumps(json.loads(content), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

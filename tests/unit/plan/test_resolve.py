@@ -112,6 +112,12 @@ def test_checkpoints_come_by_steps_or_by_time(every: Any, steps: int | None, sec
     assert (policy.every_steps, policy.every_seconds) == (steps, seconds)
 
 
+@pytest.mark.parametrize("uri", ["s3://ckpt", "s3://ckpt/", "pvc://ckpt/a"])
+def test_jobs_that_share_a_second_home_keep_to_folders_of_their_own(uri: str) -> None:
+    policy = resolved(checkpoints={"uri": uri}).checkpoints
+    assert policy.uri == f"{uri.rstrip('/')}/support-bot-{UID[:8]}"
+
+
 def test_every_secret_and_claim_that_is_named_is_found() -> None:
     job = a_job(
         model={"uri": "pvc://models/llama"},
@@ -145,8 +151,8 @@ def test_the_resolved_spec_survives_its_config_map() -> None:
 
 
 def test_jobs_that_are_configured_alike_have_the_same_hash() -> None:
-    one = a_job()
-    other = one.model_copy(update={"metadata": one.metadata.model_copy(update={"uid": "9" * 36})})
+    one, other = (a_job(name=name, checkpoints={"uri": "s3://ckpt"}) for name in ("one", "other"))
+    other = other.model_copy(update={"metadata": other.metadata.model_copy(update={"uid": "9" * 36})})
     assert resolve(one, a_template(), SETTINGS).config_hash == resolve(other, a_template(), SETTINGS).config_hash
     assert resolved(gpus=4).config_hash != resolved(gpus=2).config_hash
 
