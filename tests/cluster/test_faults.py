@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.cluster.support.jobs import Jobs
 from tests.cluster.support.operator import OperatorProcess
-from tests.cluster.support.store import Store
+from tests.cluster.support.store import SECRET, Store
 from tests.cluster.support.waiting import until
 from tests.cluster.test_jobs import published_artifact_is_whole, stored
 
@@ -40,6 +40,21 @@ def test_a_suspended_job_gives_its_pods_back_and_resumes_from_its_checkpoint(job
     status = jobs.until_phase("pausing", "Succeeded")
     assert status["attempts"][-1]["resumedFromStep"] >= 60, "the checkpoint of the suspension, not an older one"
     assert status["restarts"] == 0
+    published_artifact_is_whole(status, store)
+
+
+def test_without_a_volume_a_suspended_job_resumes_from_the_bucket(jobs: Jobs, store: Store) -> None:
+    second_home = {"every": 50, "uri": store.checkpoints, "secretRef": {"name": SECRET}}
+    manifest = stored(store, "nomad", training=LONG, checkpoints=second_home, workspace=None)
+    jobs.apply(manifest)
+    jobs.until_step("nomad", 60)
+    jobs.patch("nomad", {"runPolicy": {"suspend": True}})
+    status = jobs.until_phase("nomad", "Suspended")
+    own = f"{store.checkpoints}/nomad-{jobs.get('nomad')['metadata']['uid'][:8]}/"
+    assert status["checkpoints"][-1]["uri"].startswith(own), status["checkpoints"]
+    jobs.patch("nomad", {"runPolicy": {"suspend": False}})
+    status = jobs.until_phase("nomad", "Succeeded")
+    assert status["attempts"][-1]["resumedFromStep"] >= 60
     published_artifact_is_whole(status, store)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune_operator.api.status import MAX_MESSAGE, JobStatus, Phase, Provenance
+from finetune_operator.api.status import MAX_MESSAGE, JobStatus, Phase, ProgressStatus, Provenance
 from finetune_operator.plan import attempts
 from finetune_operator.plan.conditions import conditions
 from finetune_operator.plan.pods import trainer_image
@@ -20,6 +20,7 @@ def conclude(situation: Situation, decision: Decision) -> JobStatus:
         "reason": decision.reason.value,
         "message": cut(decision.message, MAX_MESSAGE),
         "observed_generation": situation.job.metadata.generation,
+        "progress": _progress(situation, decision),
         **_history(situation, decision),
     }
     if begins(situation, decision):
@@ -40,6 +41,15 @@ def begins(situation: Situation, decision: Decision) -> bool:
     """Whether the job has started by now: one that is suspended from the outset has not."""
     started = situation.status.start_time is not None or situation.observed.resolved is not None
     return started or decision.phase is not Phase.SUSPENDED
+
+
+def _progress(situation: Situation, decision: Decision) -> ProgressStatus | None:
+    """What a stage was doing, and how long it would take, are told only while it is at it."""
+    before = situation.status
+    at_it = not decision.phase.is_terminal and decision.phase is not Phase.SUSPENDED
+    if before.progress is None or (at_it and before.stage == situation.stage):
+        return before.progress
+    return before.progress.model_copy(update={"message": "", "eta": None})
 
 
 def _history(situation: Situation, decision: Decision) -> dict[str, Any]:

@@ -203,3 +203,30 @@ def test_without_a_lasting_workspace_the_job_warns_that_it_cannot_resume() -> No
     world = World(a_job(output={"uri": "s3://team/models/support-bot"}))
     world.reconcile()
     assert world.events == ["Accepted", "CannotResume"]
+
+
+def test_what_a_stage_was_doing_is_told_only_while_it_is_at_it() -> None:
+    world = World().reach(Stage.TRAIN)
+    world.progress = a_report(message="saving", step=100)
+    world.reconcile()
+    assert world.status.progress is not None
+    assert world.status.progress.message == "saving"
+    world.progress = None
+    world.finish(Stage.TRAIN)
+    assert world.phase is Phase.PUBLISHING
+    assert (world.status.progress.message, world.status.progress.percent) == ("", "100%")
+
+
+def test_a_suspended_job_has_no_time_left_to_tell() -> None:
+    world = World().reach(Stage.TRAIN)
+    world.progress = a_report()
+    world.reconcile()
+    world.progress = None
+    world.set_policy(suspend=True)
+    world.settle()
+    assert world.status.progress is not None
+    assert (world.status.progress.percent, world.status.progress.eta, world.status.progress.message) == (
+        "45%",
+        None,
+        "",
+    )
