@@ -36,7 +36,6 @@ class PlainDisplay:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._narration = _Narration()
         self._last = ""
         self._last_head: tuple[object, ...] = ()
         self._last_at: datetime | None = None
@@ -45,8 +44,8 @@ class PlainDisplay:
         return nullcontext()
 
     def show(self, status: JobStatus, now: datetime) -> None:
-        head = (status.phase, status.progress.message if status.progress else status.message)
-        line = " ".join(part for part in (status.phase.value, self._narration.of(status), *_numbers(status)) if part)
+        head = (status.phase, (status.progress and status.progress.message) or status.message)
+        line = " ".join(part for part in (status.phase.value, _doing(status), *_numbers(status)) if part)
         waited = self._last_at is None or (now - self._last_at).total_seconds() >= _LINE_EVERY
         if head == self._last_head and (line == self._last or not waited):
             return
@@ -64,7 +63,6 @@ class LiveDisplay:
         self._console = console
         self._name = name
         self._started = started
-        self._narration = _Narration()
         self._spinner = Spinner("dots", style="cyan")
         self._live = Live(console=console, refresh_per_second=4, transient=True)
 
@@ -92,7 +90,7 @@ class LiveDisplay:
 
     def _bar(self, status: JobStatus) -> RenderableType:
         progress = status.progress
-        self._spinner.update(text=Text(self._narration.of(status), style="dim"))
+        self._spinner.update(text=Text(_doing(status), style="dim"))
         if status.phase is not Phase.TRAINING or progress is None or not progress.total_steps or progress.step is None:
             return self._spinner
         grid = Table.grid(padding=(0, 1))
@@ -101,26 +99,14 @@ class LiveDisplay:
         return grid
 
 
-class _Narration:
-    """What a status says that the job is doing. What an earlier stage reported last is no news of the next."""
-
-    def __init__(self) -> None:
-        self._stage: Stage | None = None
-        self._stale = ""
-
-    def of(self, status: JobStatus) -> str:
-        progress = status.progress
-        if status.phase.is_terminal or status.phase is Phase.SUSPENDED or progress is None:
-            return status.message
-        if status.stage is not self._stage:
-            self._stale = progress.message if self._stage else ""
-            self._stage = status.stage
-        if progress.message != self._stale:
-            self._stale = ""
-        doing = status.message if self._stale or not progress.message else progress.message
-        if status.phase is Phase.TRAINING and progress.step is not None and not self._stale:
-            return f"step {progress.step}/{progress.total_steps} {doing}"
-        return doing
+def _doing(status: JobStatus) -> str:
+    """What a status says that the job is doing."""
+    progress = status.progress
+    if progress is None or not progress.message:
+        return status.message
+    if status.phase is Phase.TRAINING and progress.step is not None:
+        return f"step {progress.step}/{progress.total_steps} {progress.message}"
+    return progress.message
 
 
 def _numbers(status: JobStatus) -> list[str]:
