@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from tests.cluster.harness.cluster import Request
@@ -110,15 +114,31 @@ def survives_a_restart_unchanged_and_costs_nothing(jobs: Jobs, operator: Operato
     assert sum(changed.values()) == len(before), f"only the annotations are writes: {changed}"
 
 
-def test_two_pods_find_each_other_and_train_at_world_size_two(jobs: Jobs, store: Store) -> None:
+def test_two_pods_find_each_other_and_train_at_world_size_two(jobs: Jobs, store: Store, tmp_path: Path) -> None:
     jobs.apply(stored(store, "two", gpus=2, gpusPerNode=1))
-    status = jobs.until_phase("two", "Succeeded")
+    watched = finetune(jobs, "watch", "two")
+    status = jobs.until_phase("two", "Succeeded", seconds=10)
+    for word in ("Preparing", "Training", "Publishing", status["artifacts"][0]["sha256"]):
+        assert word in watched, watched
+    saved = tmp_path / "two.log"
+    finetune(jobs, "logs", "two", "--save", str(saved))
+    for title in ("==> prepare-0 ", "==> train-0 ", "==> train-1 ", "==> publish-0 "):
+        assert title in saved.read_text()
     pods = jobs.pods("two", "train")
     assert sorted(pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] for pod in pods) == ["0", "1"]
     assert all("nvidia.com/gpu" not in json.dumps(pod["spec"]) for pod in pods)
     log = "\n".join(jobs.cluster.kubectl("logs", pod["metadata"]["name"], "-n", jobs.namespace) for pod in pods)
     assert "world size 2" in log, log[-4000:]
     published_artifact_is_whole(status, store)
+
+
+def finetune(jobs: Jobs, *words: str) -> str:
+    """What a command of the CLI prints, run as a user would."""
+    command = [str(Path(sys.prefix) / "bin" / "finetune"), *words, "--namespace", jobs.namespace]
+    environment = os.environ | {"KUBECONFIG": str(jobs.cluster.kubeconfig), "COLUMNS": "200"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_without_a_volume_the_stages_hand_over_through_the_bucket(jobs: Jobs, store: Store) -> None:
