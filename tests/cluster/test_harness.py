@@ -174,7 +174,7 @@ def test_a_claim_is_bound_and_writable_by_nobody_and_goes_with_its_data(
 
 
 def test_host_and_pods_reach_the_object_store_under_one_endpoint(cluster: Cluster, s3: S3, namespace: str) -> None:
-    bucket = s3.make_bucket(namespace)
+    bucket = s3.make_bucket(s3.make_bucket(namespace))  # again, as a second run against one store
     s3.put(bucket, "data/train file.jsonl", b"{}")
     assert s3.keys(bucket, "data/") == ["data/train file.jsonl"]
     assert s3.get(bucket, "data/train file.jsonl") == b"{}"

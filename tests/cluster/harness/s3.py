@@ -27,8 +27,12 @@ class S3:
     secret_key: str
 
     def make_bucket(self, bucket: str) -> str:
-        """Make a bucket and return its name."""
-        self._request("PUT", f"/{bucket}")
+        """Make a bucket, unless an earlier run against this store has made it, and return its name."""
+        try:
+            self._request("PUT", f"/{bucket}")
+        except S3RefusedError as error:
+            if "BucketAlreadyOwnedByYou" not in str(error):
+                raise
         return bucket
 
     def put(self, bucket: str, key: str, data: bytes) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,7 @@ def rows(count: int) -> list[str]:
 
 def fill(s3: S3, folder: Path) -> Store:
     """Make the bucket and put the tiny model and its rows into it."""
-    store = Store(s3, s3.make_bucket(f"finetune-tests-{uuid.uuid4().hex[:8]}"))
+    store = Store(s3, s3.make_bucket("finetune-tests"))
     subprocess.run([sys.executable, "-m", "tests.tiny_model", str(folder)], check=True)
     for file in folder.iterdir():
         s3.put(store.bucket, f"models/tiny/{file.name}", file.read_bytes())
