@@ -1,4 +1,4 @@
-"""A base image with this machine's Python, for building the operator's image without a registry of images."""
+"""A base image with this machine's Python and uv, for building the operator's image without a registry of images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTAINERFILE = f"""\
 FROM {BASE}
 USER 0:0
 COPY root /
-ENV PATH=/opt/python/bin:/usr/local/bin:/usr/bin SSL_CERT_FILE={CERTIFICATES} PIP_CERT={CERTIFICATES}
+ENV PATH=/opt/python/bin:/usr/local/bin:/usr/bin SSL_CERT_FILE={CERTIFICATES}
 """
 FOR_WHEELS = {
     *("libgcc_s.so.1", "libstdc++.so.6", "librt.so.1", "libpthread.so.0", "libdl.so.2", "libutil.so.1"),
@@ -29,6 +29,7 @@ def build(cluster: Cluster, context: Path) -> str:
     """Build and import the image; its name."""
     root = context / "root"
     _copy_python(root / "opt" / "python")
+    shutil.copy2(Path(sys.prefix) / "bin" / "uv", root / "opt" / "python" / "bin" / "uv")
     for library in _libraries(root / "opt" / "python"):
         _copy(library, root)
     shutil.copy2(CERTIFICATES, _made(root / CERTIFICATES.relative_to("/")))
@@ -42,9 +43,6 @@ def _copy_python(target: Path) -> None:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     base = Path(sys.base_prefix)
     shutil.copytree(base / "lib" / version, target / "lib" / version, ignore=LEFT_OUT, symlinks=True)
-    for package in ("pip", "setuptools"):
-        for folder in (base / "lib" / version / "site-packages").glob(f"{package}*/"):
-            shutil.copytree(folder, target / "lib" / version / "site-packages" / folder.name, dirs_exist_ok=True)
     (target / "bin").mkdir()
     shutil.copy2((base / "bin" / version).resolve(), target / "bin" / version)
     (target / "bin" / "python3").symlink_to(version)
@@ -52,7 +50,7 @@ def _copy_python(target: Path) -> None:
 
 def _libraries(python: Path) -> set[Path]:
     """Shared libraries, the loader among them, that the interpreter and its modules need."""
-    programs = [*python.glob("bin/python3.*"), *python.rglob("lib-dynload/*.so")]
+    programs = [*python.glob("bin/python3.*"), python / "bin" / "uv", *python.rglob("lib-dynload/*.so")]
     listed = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=False).stdout
     known = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
     listed += "".join(line + "\n" for line in known.splitlines() if line.split(maxsplit=1)[0] in FOR_WHEELS)
