@@ -10,8 +10,8 @@ from tests.cluster.support.store import SECRET, Store
 from tests.cluster.support.waiting import until
 from tests.cluster.test_jobs import published_artifact_is_whole, stored
 
-LONG = {"trainerConfig": {"num_train_epochs": 20, "per_device_train_batch_size": 2}}
-"""About 600 steps of one process: long enough to be disturbed."""
+LONG = {"trainerConfig": {"num_train_epochs": 10, "per_device_train_batch_size": 2}}
+"""About 300 steps of one process: long enough to be disturbed."""
 PAIR = {"trainerConfig": {"num_train_epochs": 8, "per_device_train_batch_size": 2}}
 """About 120 steps of two processes, which take longer each."""
 

@@ -33,6 +33,15 @@ def trainer_image(resolved: ResolvedSpec, settings: PlanSettings) -> str:
     return str(merged["spec"]["containers"][0]["image"])
 
 
+def lasting_uri(uri: str, job: FineTuneJob, resolved: ResolvedSpec) -> str:
+    """Where a file of the workspace is for somebody outside the pod: in the claim, if there is one."""
+    inside = f"file://{names.WORKSPACE_DIR}/"
+    if resolved.workspace_claim is None or not uri.startswith(inside):
+        return uri
+    own = f"{names.workspace_folder(job.metadata.name, job.metadata.uid)}/" if _claim_outlives_job(resolved) else ""
+    return f"pvc://{resolved.workspace_claim}/{own}{uri.removeprefix(inside)}"
+
+
 def _pod_spec(job: FineTuneJob, resolved: ResolvedSpec, stage: Stage, settings: PlanSettings) -> Manifest:
     spec: Manifest = {
         "restartPolicy": "Never",

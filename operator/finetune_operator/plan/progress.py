@@ -8,7 +8,7 @@ from typing import Any
 from finetune_operator.api.status import JobStatus, Metrics, ProgressStatus
 from finetune_operator.plan import attempts
 from finetune_operator.plan.observed import Observed, PodPhase
-from finetune_operator.plan.results import newest
+from finetune_operator.plan.results import checkpoints_shown
 from finetune_operator.plan.settings import PlanSettings
 from finetune_operator.plan.text import cut, duration, number, percent
 from finetune_trainer.contract import Progress, Stage
@@ -22,7 +22,7 @@ def with_progress(
     """The status with what the running stage reports; a report of another stage is passed over."""
     report = observed.progress
     if report is not None and report.stage is stage:
-        status = _reported(status, report, settings)
+        status = _reported(status, report, observed, settings)
         heard = report.updated_at
     else:
         heard = status.progress.updated_at if status.progress and status.progress.updated_at else now
@@ -39,7 +39,7 @@ def stale_after(status: JobStatus, now: datetime, settings: PlanSettings) -> flo
     return max(1.0, settings.progress_stale_seconds + 1 - (now - shown.updated_at).total_seconds())
 
 
-def _reported(status: JobStatus, report: Progress, settings: PlanSettings) -> JobStatus:
+def _reported(status: JobStatus, report: Progress, observed: Observed, settings: PlanSettings) -> JobStatus:
     before = status.progress or ProgressStatus()
     changes: dict[str, Any] = {"message": cut(report.message, _MAX_MESSAGE)}
     if report.stage is Stage.TRAIN:
@@ -47,7 +47,7 @@ def _reported(status: JobStatus, report: Progress, settings: PlanSettings) -> Jo
     after = before.model_copy(update={name: value for name, value in changes.items() if value is not None})
     told: dict[str, Any] = {"progress": _with_time(before, after, report.updated_at, settings)}
     if report.stage is Stage.TRAIN:
-        told |= _training(status, report)
+        told |= _training(status, report, observed)
     return status.model_copy(update=told)
 
 
@@ -72,7 +72,7 @@ def _position(report: Progress) -> dict[str, Any]:
     return position
 
 
-def _training(status: JobStatus, report: Progress) -> dict[str, Any]:
+def _training(status: JobStatus, report: Progress, observed: Observed) -> dict[str, Any]:
     measured = {
         "loss": number(report.loss),
         "eval_loss": number(report.eval_loss),
@@ -86,7 +86,7 @@ def _training(status: JobStatus, report: Progress) -> dict[str, Any]:
     changes: dict[str, Any] = {
         "trainable_parameters": report.trainable_parameters or status.trainable_parameters,
         "total_parameters": report.total_parameters or status.total_parameters,
-        "checkpoints": newest(report.checkpoints) or status.checkpoints,
+        "checkpoints": checkpoints_shown(report.checkpoints, observed) or status.checkpoints,
     }
     if known:
         changes["metrics"] = (status.metrics or Metrics()).model_copy(update=known)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from finetune_operator.api.status import MAX_CHECKPOINTS, JobStatus, Metrics, ProgressStatus
 from finetune_operator.plan import attempts
 from finetune_operator.plan.observed import Observed, PodPhase, StageJob
+from finetune_operator.plan.pods import lasting_uri
 from finetune_operator.plan.text import number, percent
 from finetune_trainer.contract import CheckpointRef, ExitCode, Result, Stage, TrainedModel
 
@@ -38,7 +39,7 @@ def with_results(observed: Observed, now: datetime) -> JobStatus:
     """The job's status with the results of the stages that are complete."""
     status = observed.job.status or JobStatus()
     status = _with_dataset(status, result_of(observed.stages.get(Stage.PREPARE)))
-    return _with_training(status, result_of(observed.stages.get(Stage.TRAIN)), now)
+    return _with_training(status, observed, now)
 
 
 def _with_dataset(status: JobStatus, result: Result | None) -> JobStatus:
@@ -49,7 +50,8 @@ def _with_dataset(status: JobStatus, result: Result | None) -> JobStatus:
     return status.model_copy(update={"dataset": dataset, "total_parameters": dataset.model_parameters})
 
 
-def _with_training(status: JobStatus, result: Result | None, now: datetime) -> JobStatus:
+def _with_training(status: JobStatus, observed: Observed, now: datetime) -> JobStatus:
+    result = result_of(observed.stages.get(Stage.TRAIN))
     if status.trained is not None or result is None or result.trained is None:
         return status
     trained = result.trained
@@ -59,7 +61,7 @@ def _with_training(status: JobStatus, result: Result | None, now: datetime) -> J
         "progress": _finished(status.progress or ProgressStatus(), trained),
         "trainable_parameters": trained.trainable_parameters,
         "total_parameters": trained.total_parameters,
-        "checkpoints": newest(trained.checkpoints) or status.checkpoints,
+        "checkpoints": checkpoints_shown(trained.checkpoints, observed) or status.checkpoints,
     }
     last = status.attempts[-1] if status.attempts else None
     if last is not None and last.end is None:
@@ -69,9 +71,14 @@ def _with_training(status: JobStatus, result: Result | None, now: datetime) -> J
     return status.model_copy(update=changes)
 
 
-def newest(checkpoints: tuple[CheckpointRef, ...]) -> tuple[CheckpointRef, ...]:
-    """The newest checkpoints, oldest first."""
-    return tuple(sorted(checkpoints, key=lambda checkpoint: checkpoint.step))[-MAX_CHECKPOINTS:]
+def checkpoints_shown(found: tuple[CheckpointRef, ...], observed: Observed) -> tuple[CheckpointRef, ...]:
+    """The newest checkpoints, oldest first, and where they are for somebody outside the pods."""
+    newest = sorted(found, key=lambda checkpoint: checkpoint.step)[-MAX_CHECKPOINTS:]
+    spec = observed.resolved
+    if spec is None:
+        return tuple(newest)
+    moved = ((checkpoint, lasting_uri(checkpoint.uri, observed.job, spec)) for checkpoint in newest)
+    return tuple(checkpoint.model_copy(update={"uri": uri}) for checkpoint, uri in moved)
 
 
 def _metrics(before: Metrics, trained: TrainedModel) -> Metrics:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tests.unit.plan.builders import NOON, a_checkpoint, a_job, a_report
+from typing import Any
+
+import pytest
+from tests.unit.plan.builders import NOON, UID, a_checkpoint, a_job, a_report
 from tests.unit.plan.world import World
 
 from finetune_operator.api.status import ConditionType, JobStatus, Phase
@@ -230,3 +233,24 @@ def test_a_suspended_job_has_no_time_left_to_tell() -> None:
         None,
         "",
     )
+
+
+@pytest.mark.parametrize(
+    ("spec", "kept"),
+    [
+        ({}, f"pvc://support-bot-workspace/support-bot-{UID[:8]}/checkpoints/checkpoint-40"),
+        (
+            {"workspace": {"size": "9Gi"}, "output": {"uri": "s3://team/out"}},
+            "pvc://support-bot-workspace/checkpoints/checkpoint-40",
+        ),
+        ({"output": {"uri": "s3://team/out"}}, "file:///workspace/checkpoints/checkpoint-40"),
+    ],
+    ids=["claim that outlives the job", "claim that goes with it", "no claim"],
+)
+def test_a_checkpoint_is_told_by_where_it_is_outside_the_pod(spec: dict[str, Any], kept: str) -> None:
+    world = World(a_job(**spec)).reach(Stage.TRAIN)
+    inside = a_checkpoint(40).model_copy(update={"uri": "file:///workspace/checkpoints/checkpoint-40"})
+    world.progress = a_report(checkpoints=(inside,))
+    world.reconcile()
+    assert [checkpoint.uri for checkpoint in world.status.checkpoints] == [kept]
+    assert world.plan().status == world.status
