@@ -15,6 +15,7 @@ from tests.cluster.harness.cluster import Cluster
 from tests.cluster.harness.pods import venv_pod_template
 from tests.cluster.support import python_image
 from tests.cluster.support.jobs import Jobs
+from tests.cluster.support.operator import OperatorProcess
 from tests.cluster.support.store import Store
 from tests.cluster.test_jobs import published_artifact_is_whole, stored
 
@@ -32,8 +33,8 @@ def helm(cluster: Cluster, *arguments: str) -> str:
 
 
 @pytest.fixture
-def release(product: Cluster, namespace: str, tmp_path: Path) -> Iterator[str]:
-    """The chart, watching only this test's namespace; its notes."""
+def release(product: Cluster, operator: OperatorProcess, namespace: str, tmp_path: Path) -> Iterator[str]:
+    """The chart, watching only this test's namespace; its notes. The other tests' operator is stopped meanwhile."""
     if product.instance is None:
         pytest.skip("images cannot be brought into a cluster that the harness did not start")
     base = python_image.build(product, tmp_path / "python")
@@ -48,8 +49,13 @@ def release(product: Cluster, namespace: str, tmp_path: Path) -> Iterator[str]:
     }
     file = tmp_path / "values.yaml"
     file.write_text(json.dumps(values))
-    yield helm(product, "install", "ftop", str(CHART), "-n", namespace, "-f", str(file), "--wait", "--timeout", "120s")
-    helm(product, "uninstall", "ftop", "-n", namespace, "--wait")
+    install = ("install", "ftop", str(CHART), "-n", namespace, "-f", str(file), "--wait", "--timeout", "120s")
+    operator.stop()
+    try:
+        yield helm(product, *install)
+        helm(product, "uninstall", "ftop", "-n", namespace, "--wait")
+    finally:
+        operator.start()
 
 
 @pytest.mark.usefixtures("release")
