@@ -18,6 +18,8 @@ import structlog
 
 _log = structlog.get_logger(__name__)
 RELEASED: Final = ""
+_RELEASE_SECONDS: Final = 3.0
+_RELEASE_PAUSE: Final = 0.1
 
 
 class NotLeadingError(Exception):
@@ -134,9 +136,21 @@ class Election:
         self._held = None
         if held is None or not leading:
             return
-        with contextlib.suppress(LeaseUnavailableError):
-            await self._api.renew(held, RELEASED, 1, acquired=False)
-            _log.info("lease_released")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                while not await self._is_given_back():  # noqa: ASYNC110 - it asks another machine, which tells nobody
+                    await asyncio.sleep(_RELEASE_PAUSE)
+
+    async def _is_given_back(self) -> bool:
+        """Tries once. The lease is read anew: a renewal that was cut short may have been carried out all the same."""
+        try:
+            found = await self._api.read()
+            if found is not None and found.holder == self._identity:
+                await self._api.renew(found, RELEASED, 1, acquired=False)
+                _log.info("lease_released")
+        except LeaseUnavailableError:
+            return False
+        return True
 
     async def _take_or_renew(self) -> LeaseState | None:
         found = await self._api.read()

@@ -137,6 +137,17 @@ async def test_a_released_lease_is_taken_at_once(first: Election, second: Electi
     assert await second.attempt()
 
 
+async def test_a_lease_is_released_although_the_answer_to_its_last_renewal_was_not_awaited(
+    first: Election, second: Election, lease: SharedLease
+) -> None:
+    await first.attempt()
+    await second.attempt()
+    assert lease.state is not None
+    await lease.renew(lease.state, lease.state.holder, 15, acquired=False)
+    await first.release()
+    assert await second.attempt()
+
+
 async def test_a_lease_that_was_lost_is_not_released(first: Election, lease: SharedLease, time: FakeTime) -> None:
     await first.attempt()
     time.advance(11)
