@@ -58,7 +58,6 @@ def release(product: Cluster, operator: OperatorProcess, namespace: str, tmp_pat
         operator.start()
 
 
-@pytest.mark.usefixtures("release")
 def test_the_operator_from_the_chart_trains_a_job(product: Cluster, namespace: str, store: Store, release: str) -> None:
     assert "kubectl get ftj -w" in release
     product.apply(store.secret(), namespace)

@@ -38,8 +38,8 @@ def lasting_uri(uri: str, job: FineTuneJob, resolved: ResolvedSpec) -> str:
     inside = f"file://{names.WORKSPACE_DIR}/"
     if resolved.workspace_claim is None or not uri.startswith(inside):
         return uri
-    own = f"{names.workspace_folder(job.metadata.name, job.metadata.uid)}/" if _claim_outlives_job(resolved) else ""
-    return f"pvc://{resolved.workspace_claim}/{own}{uri.removeprefix(inside)}"
+    below = (_own_folder(job, resolved), uri.removeprefix(inside))
+    return "/".join((f"pvc://{resolved.workspace_claim}", *filter(None, below)))
 
 
 def _pod_spec(job: FineTuneJob, resolved: ResolvedSpec, stage: Stage, settings: PlanSettings) -> Manifest:
@@ -144,8 +144,8 @@ def _claim_or_empty(claim: str | None) -> Manifest:
 
 def _mounts(job: FineTuneJob, resolved: ResolvedSpec) -> list[Manifest]:
     workspace: Manifest = {"name": "workspace", "mountPath": names.WORKSPACE_DIR}
-    if _claim_outlives_job(resolved):
-        workspace["subPath"] = names.workspace_folder(job.metadata.name, job.metadata.uid)
+    if own := _own_folder(job, resolved):
+        workspace["subPath"] = own
     mounts: list[Manifest] = [
         {"name": "config", "mountPath": names.CONFIG_DIR, "readOnly": True},
         workspace,
@@ -164,10 +164,10 @@ def _mounts(job: FineTuneJob, resolved: ResolvedSpec) -> list[Manifest]:
     return mounts + [_claim_mount(resolved, claim) for claim in resolved.claims]
 
 
-def _claim_outlives_job(resolved: ResolvedSpec) -> bool:
-    if resolved.create_claim is not None:
-        return resolved.create_claim.outlives_job
-    return resolved.workspace_claim is not None
+def _own_folder(job: FineTuneJob, resolved: ResolvedSpec) -> str | None:
+    """The job's folder in a workspace claim that outlives it; None where the job has the whole workspace."""
+    outlives = resolved.workspace_claim if resolved.create_claim is None else resolved.create_claim.outlives_job
+    return names.workspace_folder(job.metadata.name, job.metadata.uid) if outlives else None
 
 
 def _claim_mount(resolved: ResolvedSpec, claim: str) -> Manifest:

@@ -153,6 +153,6 @@ def _hash(resolved: ResolvedSpec, job: FineTuneJob) -> str:
     name, uid = job.metadata.name, job.metadata.uid
     content = resolved.model_dump_json(exclude_none=True, exclude=_NOT_OF_THE_CONFIG)
     for own in (names.workspace_folder(name, uid), names.workspace_claim(name), uid):
-        content = content.replace(own, "") if own else content
+        content = content.replace(own, "")
     canonical = json.dumps(json.loads(content), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

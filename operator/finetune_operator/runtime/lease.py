@@ -132,9 +132,9 @@ class Election:
 
     async def release(self) -> None:
         """Gives the lease back at once, so that another replica need not wait for it to run out."""
-        held, leading = self._held, self.is_leading
+        leading = self.is_leading
         self._held = None
-        if held is None or not leading:
+        if not leading:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_RELEASE_SECONDS):
