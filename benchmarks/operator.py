@@ -122,7 +122,7 @@ def decisions(log: Path) -> dict[str, float]:
     found: dict[str, float] = {}
     for line in log.read_text().splitlines():
         entry = json.loads(line) if line.startswith("{") else {}
-        if entry.get("event") == "told" and "elsewhere" in entry["message"]:
+        if entry.get("event") == "event_emitted" and "elsewhere" in entry["message"]:
             found.setdefault(entry["job"], datetime.fromisoformat(entry["timestamp"]).timestamp() - offset)
     return found
 

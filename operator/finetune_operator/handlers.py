@@ -17,7 +17,7 @@ import kopf
 import structlog
 
 from finetune_operator.cluster.config import Credentials
-from finetune_operator.plan.names import MANAGED_BY
+from finetune_operator.plan.model.names import MANAGED_BY
 from finetune_operator.runtime.inbox import Inbox
 from finetune_operator.runtime.kinds import WATCHED, Body, Kind
 from finetune_operator.runtime.store import Ref, record_of
@@ -146,15 +146,15 @@ class Watcher:
     def news_filter(self, kind: Kind) -> Callable[..., bool]:
         """Passes over what the resync at start has brought already: most of Kopf's own first list."""
 
-        def is_news(event: Any, **_: Any) -> bool:
+        def is_newer(event: Any, **_: Any) -> bool:
             self.count(kind.plural, (event["type"] or "listed").lower())
             metadata = event["object"]["metadata"]
             ref = Ref(metadata.get("namespace") or "", metadata["name"])
-            return event["type"] == "DELETED" or self.inbox.is_news(
+            return event["type"] == "DELETED" or self.inbox.is_newer(
                 kind, ref, metadata["uid"], int(metadata["resourceVersion"])
             )
 
-        return is_news
+        return is_newer
 
     def handler(self, kind: Kind) -> Callable[..., Awaitable[None]]:
         async def on_event(event: Any, **_: Any) -> None:

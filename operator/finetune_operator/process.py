@@ -168,7 +168,7 @@ class Operator:
     def _forget(self, key: JobKey) -> None:
         self.resolved.forget(key)
         self.board.forget(key)
-        self.queue.forget(key)
+        self.queue.drop(key)
 
 
 async def _persist(step: Callable[[], Awaitable[None]]) -> None:
@@ -177,7 +177,7 @@ async def _persist(step: Callable[[], Awaitable[None]]) -> None:
         try:
             await step()
         except TransientError as error:
-            _log.warning("tried_in_vain", error=str(error))
+            _log.warning("retrying", error=str(error))
             await asyncio.sleep(_PAUSE_SECONDS)
         else:
             return

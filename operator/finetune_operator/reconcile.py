@@ -17,10 +17,19 @@ from finetune_operator.cluster import events
 from finetune_operator.cluster.apply import Applier
 from finetune_operator.cluster.client import Client, RefusedError
 from finetune_operator.cluster.observe import Observer
-from finetune_operator.plan.observed import Observed
-from finetune_operator.plan.plan import Action, Apply, ChargePods, DeleteJob, EventType, JobEvent, Plan, SetSuspend
+from finetune_operator.plan.model.observed import Observed
+from finetune_operator.plan.model.plan import (
+    Action,
+    Apply,
+    DeleteJob,
+    EventType,
+    JobEvent,
+    LabelAttempt,
+    Plan,
+    SetSuspend,
+)
+from finetune_operator.plan.model.settings import PlanSettings
 from finetune_operator.plan.planner import Rejection, plan, rejected
-from finetune_operator.plan.settings import PlanSettings
 from finetune_operator.runtime.kinds import JobKey
 from finetune_operator.runtime.store import Record, Store
 
@@ -75,13 +84,13 @@ class Reconciler:
                     return rejected(observed, decided, rejection, now)
                 if error is not None:
                     raise error
-                log.info("acted", action=_described(action))
+                log.info("action_applied", action=_described(action))
         return decided
 
     async def _tell(self, key: JobKey, job: FineTuneJob, decided: Plan, now: datetime, log: Log) -> None:
         status = decided.status
         for event in decided.events:
-            log.info("told", reason=event.reason.value, message=event.message)
+            log.info("event_emitted", reason=event.reason.value, message=event.message)
             await events.send(self.client, job.metadata, event, now)
         if job.status is None or status != job.status:
             await self.applier.write_status(key, job, status)
@@ -116,7 +125,7 @@ def _described(action: Action) -> str:
             return f"apply {action.manifest['kind']}/{action.manifest['metadata']['name']}"
         case SetSuspend():
             return f"{'suspend' if action.suspend else 'resume'} Job/{action.job}"
-        case ChargePods():
+        case LabelAttempt():
             return f"charge attempt {action.attempt} with {', '.join(action.pods)}"
         case DeleteJob():
             return f"delete Job/{action.job}"

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from finetune_operator.plan.settings import PlanSettings
+from finetune_operator.plan.model.settings import PlanSettings
 
 PREFIX: Final = "FINETUNE_OPERATOR_"
 _NESTED: Final = "__"

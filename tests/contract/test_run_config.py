@@ -10,9 +10,9 @@ from tests.unit.plan.builders import SETTINGS, a_job, prepared, trained
 from finetune_operator import builtin
 from finetune_operator.api.resources import ClusterFineTuneTemplate
 from finetune_operator.api.status import Reason
-from finetune_operator.plan.manifests import stage_manifests
-from finetune_operator.plan.plan import Manifest
-from finetune_operator.plan.resolve import resolve
+from finetune_operator.plan.manifests.stages import stage_manifests
+from finetune_operator.plan.model.plan import Manifest
+from finetune_operator.plan.resolve.resolver import resolve
 from finetune_trainer.contract import RUN_CONFIG_FILE, Env, ExitCode, RunConfig, Stage
 
 

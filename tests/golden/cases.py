@@ -11,10 +11,10 @@ from tests.unit.plan.builders import prepared, trained
 
 from finetune_operator import builtin
 from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob, FineTuneTemplate, Template
-from finetune_operator.plan.manifests import resolved_config_map, stage_manifests
-from finetune_operator.plan.plan import Manifest
-from finetune_operator.plan.resolve import resolve
-from finetune_operator.plan.settings import PlanSettings
+from finetune_operator.plan.manifests.stages import resolved_config_map, stage_manifests
+from finetune_operator.plan.model.plan import Manifest
+from finetune_operator.plan.model.settings import PlanSettings
+from finetune_operator.plan.resolve.resolver import resolve
 from finetune_trainer.contract import Stage
 
 HERE: Final = Path(__file__).parent

@@ -42,7 +42,7 @@ class StopAndSave(TrainerCallback):  # type: ignore[misc] # transformers has no 
         self, _args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         due = self._every is not None and time.monotonic() - self._saved >= self._every
-        self.stopping, save = self._gang.any_of(self._stop_file.exists(), due and self._gang.is_first)
+        self.stopping, save = self._gang.any_of(self._stop_file.exists(), due and self._gang.is_main_process)
         if self.stopping:
             control.should_training_stop = True
             control.should_evaluate = False

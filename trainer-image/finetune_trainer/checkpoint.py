@@ -28,9 +28,9 @@ class Peers(Protocol):
     """What checkpointing needs to know of the gang."""
 
     @property
-    def is_first(self) -> bool: ...
+    def is_main_process(self) -> bool: ...
     @property
-    def is_first_here(self) -> bool: ...
+    def is_local_main_process(self) -> bool: ...
     def gather(self, mine: T) -> list[T]: ...
 
 
@@ -76,7 +76,7 @@ class CheckpointStore:
     def partial(self, step: int) -> Path:
         """The folder that a checkpoint is put together in. The first rank writes all of it."""
         folder = self._root / f".partial-{step}" / f"checkpoint-{step}"
-        if self._peers.is_first:
+        if self._peers.is_main_process:
             with writing("checkpoints", _FIELD):
                 shutil.rmtree(folder.parent, ignore_errors=True)
                 folder.mkdir(parents=True)
@@ -84,12 +84,12 @@ class CheckpointStore:
 
     def abandon(self, step: int) -> None:
         """Give the room of a checkpoint that could not be written back."""
-        if self._peers.is_first:
+        if self._peers.is_main_process:
             shutil.rmtree(self._root / f".partial-{step}", ignore_errors=True)
 
     def seal(self, facts: Facts) -> None:
         """Every rank: make the partial checkpoint of this step a real one, copy it, and let old ones go."""
-        if self._peers.is_first:
+        if self._peers.is_main_process:
             with writing("checkpoints", _FIELD):
                 self._publish(facts)
                 self._rotate()
@@ -104,7 +104,7 @@ class CheckpointStore:
             if not common:
                 return None
             step = max(common)
-            mine = self._examine(step) if self._peers.is_first_here else None
+            mine = self._examine(step) if self._peers.is_local_main_process else None
             findings = [finding for finding in self._peers.gather(mine) if finding is not None]
             trouble = next((finding for finding in findings if isinstance(finding, str)), None)
             if trouble is None:
@@ -116,7 +116,7 @@ class CheckpointStore:
 
     def _skip(self, step: int, trouble: str) -> None:
         self._refs[step] = CheckpointRef(step=step, uri=self._uri(step), verified=False, bytes=0)
-        if self._peers.is_first:
+        if self._peers.is_main_process:
             log.logger().warning("checkpoint skipped", step=step, reason=trouble)
             self._notify(f"skipped checkpoint {step}: {trouble}")
 

@@ -49,11 +49,11 @@ class Gang:
         return cls(dist.get_rank(), int(os.environ["LOCAL_RANK"]), dist.get_world_size(), control)
 
     @property
-    def is_first(self) -> bool:
+    def is_main_process(self) -> bool:
         return self.rank == 0
 
     @property
-    def is_first_here(self) -> bool:
+    def is_local_main_process(self) -> bool:
         """Whether this is the one process of its pod that works on the pod's own files."""
         return self.local_rank == 0
 

@@ -10,17 +10,17 @@ from finetune_trainer.contract import Result, Stage
 from finetune_trainer.errors import Interrupted
 from finetune_trainer.prepare import run as prepare
 from finetune_trainer.publish import run as publish
-from finetune_trainer.worker import Orders, work
+from finetune_trainer.worker import StageContext, work
 
 
 def _stop(_signal: int, _frame: object) -> NoReturn:
     raise Interrupted("stopped before it was done; it starts again from the beginning")
 
 
-def _run(orders: Orders) -> Result:
+def _run(context: StageContext) -> Result:
     signal.signal(signal.SIGTERM, _stop)
-    stage = prepare if orders.config.stage is Stage.PREPARE else publish
-    return stage(orders.config, orders.paths, orders.reporter.notify)
+    stage = prepare if context.config.stage is Stage.PREPARE else publish
+    return stage(context.config, context.paths, context.reporter.notify)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from finetune_trainer import log, manifest, trained
 from finetune_trainer.blocks import build_peft_config, build_sft_config_kwargs
 from finetune_trainer.callbacks import ProgressCallback, StopAndSave, peak_memory_bytes
 from finetune_trainer.checkpoint import CheckpointStore
+from finetune_trainer.checkpoint_mirror import CheckpointMirror
 from finetune_trainer.contract import (
     RUN_CONFIG_FILE,
     CheckpointPolicy,
@@ -33,16 +34,15 @@ from finetune_trainer.gang import COLLECTIVE_TIMEOUT, Gang
 from finetune_trainer.manifest import Facts
 from finetune_trainer.model import load_base_model, load_tokenizer
 from finetune_trainer.prepare import ensure_prepared
-from finetune_trainer.second_home import Mirror
 from finetune_trainer.trainer import Trainer
-from finetune_trainer.worker import Orders, work
+from finetune_trainer.worker import StageContext, work
 
 
 @dataclass(frozen=True)
 class Session:
     """One attempt at training, ready to begin."""
 
-    orders: Orders
+    context: StageContext
     gang: Gang
     notify: Callable[[str], None]
     store: CheckpointStore
@@ -52,12 +52,12 @@ class Session:
     resume: tuple[Path, Facts] | None
 
 
-def train(orders: Orders) -> Result:
+def train(context: StageContext) -> Result:
     """Train from the newest checkpoint to the end, or until asked to stop. Every rank returns a Result."""
-    gang = Gang.join(orders.config.topology, _collective_timeout(orders.config))
-    notify = orders.reporter.notify if gang.is_first else _say_nothing
-    data = _prepared_data(orders, gang, notify)
-    session = _set_up(orders, gang, notify, data)
+    gang = Gang.join(context.config.topology, _collective_timeout(context.config))
+    notify = context.reporter.notify if gang.is_main_process else _say_nothing
+    data = _prepared_data(context, gang, notify)
+    session = _set_up(context, gang, notify, data)
     began = time.monotonic()
     try:
         _learn(session)
@@ -68,30 +68,30 @@ def train(orders: Orders) -> Result:
         )
 
 
-def _prepared_data(orders: Orders, gang: Gang, notify: Callable[[str], None]) -> PreparedDataset:
+def _prepared_data(context: StageContext, gang: Gang, notify: Callable[[str], None]) -> PreparedDataset:
     """The tokenised rows; a pod whose workspace has none prepares them again, once."""
-    if gang.is_first_here:
-        ensure_prepared(orders.config, orders.paths, notify)
+    if gang.is_local_main_process:
+        ensure_prepared(context.config, context.paths, notify)
     gang.barrier()
-    return load_prepared(orders.paths)
+    return load_prepared(context.paths)
 
 
-def _set_up(orders: Orders, gang: Gang, notify: Callable[[str], None], data: PreparedDataset) -> Session:
-    config, paths = orders.config, orders.paths
+def _set_up(context: StageContext, gang: Gang, notify: Callable[[str], None], data: PreparedDataset) -> Session:
+    config, paths = context.config, context.paths
     run = trained.run_digest(config)
     store = CheckpointStore(
         paths.checkpoints_dir,
         gang,
         run=run,
         keep=config.checkpoints.keep,
-        home=Mirror.of(config.checkpoints, paths),
+        home=CheckpointMirror.of(config.checkpoints, paths),
         notify=notify,
     )
     resume = store.newest()
     notify("loading the model")
-    stop = StopAndSave(gang, orders.files.stop_file, config.checkpoints.every_seconds)
+    stop = StopAndSave(gang, context.files.stop_file, config.checkpoints.every_seconds)
     base = resume[1].base_eval_loss if resume else None
-    figures = ProgressCallback(orders.reporter if gang.is_first else None, lambda: store.refs, base)
+    figures = ProgressCallback(context.reporter if gang.is_main_process else None, lambda: store.refs, base)
     trainer = Trainer(
         gang=gang,
         store=store,
@@ -107,15 +107,15 @@ def _set_up(orders: Orders, gang: Gang, notify: Callable[[str], None], data: Pre
         callbacks=[stop, figures],
     )
     trainer.remove_callback(PrinterCallback)
-    if gang.is_first:
+    if gang.is_main_process:
         trainable, total = _parameters(trainer.model)
-        orders.reporter.update(
+        context.reporter.update(
             trainable_parameters=trainable,
             total_parameters=total,
             world_size=gang.size,
             resumed_from_step=resume[1].step if resume else None,
         )
-    return Session(orders, gang, notify, store, trainer, stop, figures, resume)
+    return Session(context, gang, notify, store, trainer, stop, figures, resume)
 
 
 def _learn(session: Session) -> None:
@@ -130,7 +130,7 @@ def _learn(session: Session) -> None:
         if trainer.state.global_step > (store.newest_step or 0):
             trainer.save_checkpoint()
     except torch.OutOfMemoryError as error:
-        raise _out_of_memory(session.orders.config, trainer, error) from error
+        raise _out_of_memory(session.context.config, trainer, error) from error
     if session.stop.stopping:
         step, kept = trainer.state.global_step, store.newest_step
         saved = f"checkpoint {kept} is saved" if kept is not None else "there was nothing to save yet"
@@ -139,11 +139,11 @@ def _learn(session: Session) -> None:
 
 def _finish(session: Session, seconds: float) -> Result:
     """Save the final weights, hand them over, and say what was made."""
-    config, paths, trainer = session.orders.config, session.orders.paths, session.trainer
+    config, paths, trainer = session.context.config, session.context.paths, session.trainer
     if trainer.eval_dataset is not None and session.figures.eval_loss is None:
         trainer.evaluate()
     peak = max(session.gang.gather(peak_memory_bytes()))
-    if not session.gang.is_first:
+    if not session.gang.is_main_process:
         session.gang.barrier()
         return Result(stage=Stage.TRAIN, exit_code=ExitCode.OK, message=f"rank {session.gang.rank} is done")
     session.notify("saving the trained model")
@@ -168,8 +168,8 @@ def _save(session: Session, folder: Path) -> None:
     """The weights and tokenizer, with what it takes to repeat the run by hand."""
     session.trainer.save_model(str(folder), _internal_call=True)
     (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle of no use to anybody who loads the model
-    (folder / RUN_CONFIG_FILE).write_text(session.orders.config.to_json())
-    launch_config = session.orders.files.launch_config
+    (folder / RUN_CONFIG_FILE).write_text(session.context.config.to_json())
+    launch_config = session.context.files.launch_config
     if launch_config.is_file():  # a person may start the ranks without us
         shutil.copyfile(launch_config, folder / launch_config.name)
 

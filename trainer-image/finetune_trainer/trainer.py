@@ -106,7 +106,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc] # trl has no types
             super()._save_rng_state(scratch)
             (mine,) = Path(scratch).iterdir()
             states = self._gang.gather((mine.name, mine.read_bytes()))
-        if self._gang.is_first:
+        if self._gang.is_main_process:
             for name, content in states:
                 (Path(output_dir) / name).write_bytes(content)
 

@@ -1,4 +1,4 @@
-"""What every process that does a stage's work does around it: reads its orders, and leaves a Result."""
+"""What every process that does a stage's work does around it: reads its context, and leaves a Result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 @dataclass(frozen=True)
-class Orders:
+class StageContext:
     """What a worker knows before it has begun."""
 
     config: RunConfig
@@ -37,7 +37,7 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
-def work(stage: Stage, body: Callable[[Orders], Result]) -> NoReturn:
+def work(stage: Stage, body: Callable[[StageContext], Result]) -> NoReturn:
     """Do a stage's work, leave its Result for the supervisor, and end with its exit code.
 
     Ends without running destructors: a process group whose peers are gone may never finish its own.
@@ -50,7 +50,7 @@ def work(stage: Stage, body: Callable[[Orders], Result]) -> NoReturn:
     try:
         config = read_config(stage, os.environ)
         log.configure(config, stage=stage.value, rank=int(os.environ.get("RANK") or node_rank(os.environ)))
-        result = body(Orders(config, paths, files, reporter))
+        result = body(StageContext(config, paths, files, reporter))
     except Exception as error:  # noqa: BLE001 - whatever it is, it becomes a Result
         if not isinstance(error, StageError):
             log.logger().error("stage failed", exc_info=error)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from finetune_operator.api.status import JobStatus, Phase
 from finetune_operator.cli.figures import duration
-from finetune_operator.plan.plan import EventType, JobEvent
+from finetune_operator.plan.model.plan import EventType, JobEvent
 from finetune_trainer.contract import Stage
 
 _LINE_EVERY: Final = 10.0

@@ -12,12 +12,12 @@ from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.cli import jobfile
 from finetune_operator.cli.documents import to_yaml
 from finetune_operator.cli.errors import CliError, Problem
-from finetune_operator.plan.manifests import resolved_config_map, stage_manifests
-from finetune_operator.plan.plan import Manifest
-from finetune_operator.plan.problems import SpecProblem
-from finetune_operator.plan.resolve import resolve
-from finetune_operator.plan.resolved import ResolvedSpec
-from finetune_operator.plan.settings import PlanSettings
+from finetune_operator.plan.manifests.stages import resolved_config_map, stage_manifests
+from finetune_operator.plan.model.plan import Manifest
+from finetune_operator.plan.model.problems import SpecProblem
+from finetune_operator.plan.model.resolved import ResolvedSpec
+from finetune_operator.plan.model.settings import PlanSettings
+from finetune_operator.plan.resolve.resolver import resolve
 from finetune_trainer.contract import DataFormat, PreparedData, Stage, TrainedModel
 
 _UNKNOWN_DIGEST: Final = "known-when-the-stage-before-has-ended"

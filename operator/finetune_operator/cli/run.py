@@ -27,7 +27,7 @@ from finetune_operator.local.beginning import Beginning
 from finetune_operator.local.folders import AlreadyRunningError, JobFolder, shown, write_atomically
 from finetune_operator.local.runner import LocalRun, StopSignal
 from finetune_operator.local.session import SETTINGS, CannotRunHereError, Opened, Session
-from finetune_operator.plan.problems import SpecProblem
+from finetune_operator.plan.model.problems import SpecProblem
 from finetune_trainer.contract import ExitCode
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -10,8 +10,8 @@ from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.status import JobStatus
 from finetune_operator.cluster.client import Client, ConflictError, NotFoundError
 from finetune_operator.cluster.resolved import ResolvedSpecs
-from finetune_operator.plan.names import LABEL_ATTEMPT
-from finetune_operator.plan.plan import Action, Apply, ChargePods, DeleteJob, Manifest, SetSuspend
+from finetune_operator.plan.model.names import LABEL_ATTEMPT
+from finetune_operator.plan.model.plan import Action, Apply, DeleteJob, LabelAttempt, Manifest, SetSuspend
 from finetune_operator.runtime.inbox import Inbox
 from finetune_operator.runtime.kinds import (
     BATCH_JOBS,
@@ -53,7 +53,7 @@ class Applier:
                 await self._apply(key, uid, action.manifest)
             case SetSuspend():
                 await self._patch_job(key, action.job, {"spec": {"suspend": action.suspend}})
-            case ChargePods():
+            case LabelAttempt():
                 for pod in action.pods:
                     await self._charge(key, pod, action.attempt)
             case DeleteJob():

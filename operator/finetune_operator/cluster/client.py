@@ -10,7 +10,7 @@ import aiohttp
 import pydantic_core
 from kubernetes.aio.client import ApiClient
 
-from finetune_operator.plan.names import FIELD_MANAGER
+from finetune_operator.plan.model.names import FIELD_MANAGER
 from finetune_operator.runtime.kinds import Kind
 from finetune_operator.runtime.resync import Page
 from finetune_operator.runtime.workers import TransientError

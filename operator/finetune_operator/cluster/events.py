@@ -11,8 +11,8 @@ import structlog
 from finetune_operator.api.base import API_VERSION
 from finetune_operator.api.resources import ObjectMeta
 from finetune_operator.cluster.client import Client, ConflictError, NotFoundError, RefusedError
-from finetune_operator.plan.names import MANAGED_BY
-from finetune_operator.plan.plan import JobEvent
+from finetune_operator.plan.model.names import MANAGED_BY
+from finetune_operator.plan.model.plan import JobEvent
 from finetune_operator.runtime.kinds import EVENTS
 
 _log = structlog.get_logger(__name__)

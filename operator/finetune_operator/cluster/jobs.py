@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from finetune_operator.plan.names import LABEL_STAGE
-from finetune_operator.plan.observed import PodState, StageJob
+from finetune_operator.plan.model.names import LABEL_STAGE
+from finetune_operator.plan.model.observed import PodState, StageJob
 from finetune_trainer.contract import Stage
 
 Json = Mapping[str, Any]

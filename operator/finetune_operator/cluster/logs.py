@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from finetune_operator.cluster.client import ApiError, Client
-from finetune_operator.plan.names import CONTAINER
+from finetune_operator.plan.model.names import CONTAINER
 from finetune_operator.runtime.kinds import PODS
 
 _SECONDS: Final = 30.0

@@ -9,14 +9,14 @@ from typing import Final
 
 from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob, FineTuneTemplate, Template
 from finetune_operator.api.spec import TemplateKind
-from finetune_operator.cluster import troubles
 from finetune_operator.cluster.client import Client
 from finetune_operator.cluster.jobs import Json, is_owned_by, lacks_pods, stage_job, stage_of
+from finetune_operator.cluster.latest_warning import JOB_REASONS, POD_REASONS, latest_warning
 from finetune_operator.cluster.pods import is_held_up, pod_state
 from finetune_operator.cluster.presence import presence
 from finetune_operator.cluster.resolved import LeftoverError, ResolvedSpecs
-from finetune_operator.plan.observed import Observed, PodPhase, PodState, StageJob
-from finetune_operator.plan.resolve import claim_names, secret_names
+from finetune_operator.plan.model.observed import Observed, PodPhase, PodState, StageJob
+from finetune_operator.plan.resolve.resolver import claim_names, secret_names
 from finetune_operator.runtime.kinds import BATCH_JOBS, CLAIMS, CLUSTER_TEMPLATES, PODS, SECRETS, TEMPLATES, JobKey
 from finetune_operator.runtime.progress import ProgressBoard
 from finetune_operator.runtime.store import Store
@@ -101,7 +101,7 @@ class Observer:
         state = pod_state(pod)
         if state.problem or not is_held_up(pod) or not _is_overdue(pod, now):
             return state
-        words = await troubles.trouble(self.client, key.namespace, pod["metadata"]["uid"], troubles.POD_REASONS)
+        words = await latest_warning(self.client, key.namespace, pod["metadata"]["uid"], POD_REASONS)
         return replace(state, problem=words)
 
     async def _missing_pod(self, key: JobKey, job: Json, now: datetime) -> tuple[PodState, ...]:
@@ -109,7 +109,7 @@ class Observer:
         if not _is_overdue(job, now):
             return ()
         metadata = job["metadata"]
-        words = await troubles.trouble(self.client, key.namespace, metadata["uid"], troubles.JOB_REASONS)
+        words = await latest_warning(self.client, key.namespace, metadata["uid"], JOB_REASONS)
         if words is None:
             return ()
         created = datetime.fromisoformat(metadata["creationTimestamp"])

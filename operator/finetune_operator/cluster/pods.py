@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from finetune_operator.plan.names import CONTAINER, LABEL_ATTEMPT
-from finetune_operator.plan.observed import PodPhase, PodState
+from finetune_operator.plan.model.names import CONTAINER, LABEL_ATTEMPT
+from finetune_operator.plan.model.observed import PodPhase, PodState
 from finetune_trainer.contract import Result
 
 Json = Mapping[str, Any]

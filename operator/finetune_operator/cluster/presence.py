@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 
 from finetune_operator.cluster.client import METADATA_ONLY, Client, NotFoundError, RefusedError
-from finetune_operator.plan.observed import Presence
+from finetune_operator.plan.model.observed import Presence
 from finetune_operator.runtime.kinds import Kind
 
 

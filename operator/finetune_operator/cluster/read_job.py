@@ -15,8 +15,8 @@ from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob
 from finetune_operator.cluster.client import Client, NotFoundError
 from finetune_operator.cluster.config import load, own_namespace
 from finetune_operator.cluster.pods import pod_state
-from finetune_operator.plan.names import LABEL_JOB, LABEL_STAGE
-from finetune_operator.plan.observed import PodState
+from finetune_operator.plan.model.names import LABEL_JOB, LABEL_STAGE
+from finetune_operator.plan.model.observed import PodState
 from finetune_operator.runtime.kinds import CLUSTER_TEMPLATES, FINETUNE_JOBS, PODS, TEMPLATES
 from finetune_trainer.contract import Stage
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from finetune_operator.cluster.client import Client, NotFoundError
 from finetune_operator.cluster.jobs import Json, is_owned_by
-from finetune_operator.plan.manifests import parse_resolved
-from finetune_operator.plan.names import resolved_name
-from finetune_operator.plan.resolved import ResolvedSpec
+from finetune_operator.plan.manifests.stages import parse_resolved
+from finetune_operator.plan.model.names import resolved_name
+from finetune_operator.plan.model.resolved import ResolvedSpec
 from finetune_operator.runtime.kinds import CONFIG_MAPS, JobKey
 from finetune_operator.runtime.workers import TransientError
 

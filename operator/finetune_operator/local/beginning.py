@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from finetune_operator.api.status import JobStatus, Phase, Reason
 from finetune_operator.local.artifacts import local_folder
 from finetune_operator.local.folders import JobFolder
-from finetune_operator.plan.resolved import ResolvedSpec
+from finetune_operator.plan.model.resolved import ResolvedSpec
 
 _WORTH_RESUMING: Final = frozenset(
     {

@@ -18,12 +18,12 @@ from finetune_operator.local.podspec import Launch, Pod, Surroundings, launch
 from finetune_operator.local.process import ATTEMPT_MARK, PodProcess
 from finetune_operator.local.records import ClusterRecord, JobRecord, PodRecord
 from finetune_operator.local.secret_source import SecretSource
-from finetune_operator.plan.manifests import parse_resolved
-from finetune_operator.plan.names import LABEL_JOB, LABEL_STAGE, resolved_name
-from finetune_operator.plan.observed import Observed, Presence, StageJob
-from finetune_operator.plan.plan import Action, Apply, ChargePods, DeleteJob, SetSuspend
-from finetune_operator.plan.resolve import claim_names, secret_names
-from finetune_operator.plan.resolved import ResolvedSpec
+from finetune_operator.plan.manifests.stages import parse_resolved
+from finetune_operator.plan.model.names import LABEL_JOB, LABEL_STAGE, resolved_name
+from finetune_operator.plan.model.observed import Observed, Presence, StageJob
+from finetune_operator.plan.model.plan import Action, Apply, DeleteJob, LabelAttempt, SetSuspend
+from finetune_operator.plan.model.resolved import ResolvedSpec
+from finetune_operator.plan.resolve.resolver import claim_names, secret_names
 from finetune_trainer.contract import PROGRESS_FILE, Progress, Stage
 
 
@@ -80,7 +80,7 @@ class LocalCluster:
                 self._apply(manifest, now)
             case SetSuspend(name, suspend):
                 self._set_suspend(name, suspend, now)
-            case ChargePods(pods, attempt):
+            case LabelAttempt(pods, attempt):
                 self._charge(pods, attempt)
             case DeleteJob(name) if name in self._record.jobs:
                 self._record.jobs[name].deleting = True

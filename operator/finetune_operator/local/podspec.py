@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from finetune_operator.local.folders import JobFolder
-from finetune_operator.plan.names import CONTAINER
+from finetune_operator.plan.model.names import CONTAINER
 from finetune_trainer.contract import Env, Stage
 
 _USERS_OWN: Final = frozenset({"HOME", "PATH", "HF_HOME", "XDG_CACHE_HOME"})

@@ -1,4 +1,4 @@
-"""One pod's process: started behind a warden, asked to stop, killed, polled."""
+"""One pod's process: started behind a process guard, asked to stop, killed, polled."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Final
 
 from finetune_operator.local.podspec import Launch
 
-_WARDEN: Final = Path(__file__).with_name("warden.py")
-_WARDEN_PATIENCE: Final = 10.0
+_GUARD: Final = Path(__file__).with_name("process_guard.py")
+_GUARD_SECONDS: Final = 10.0
 ATTEMPT_MARK: Final = "=== "
 """Begins the line in a log that tells which pod wrote what follows."""
 
@@ -28,8 +28,8 @@ class PodProcess:
         ours, self._lifeline = os.pipe()
         with log.open("ab") as output:
             self.log_start = output.tell()
-            command = [sys.executable, "-I", str(_WARDEN), str(ours), *launch.argv]
-            self._warden = subprocess.Popen(  # noqa: S603
+            command = [sys.executable, "-I", str(_GUARD), str(ours), *launch.argv]
+            self._guard = subprocess.Popen(  # noqa: S603
                 command,
                 env=dict(launch.env),
                 cwd=launch.folder,
@@ -44,10 +44,10 @@ class PodProcess:
 
     def poll(self) -> int | None:
         """The exit code once it has ended. Kills it when its time to stop has run out."""
-        code = self._warden.poll()
+        code = self._guard.poll()
         if code is None and self._kill_at is not None and time.monotonic() >= self._kill_at:
             self.kill()
-            code = self._warden.poll()
+            code = self._guard.poll()
         if code is not None:
             self._let_go()
             return code if code >= 0 else 128 - code
@@ -55,21 +55,21 @@ class PodProcess:
 
     def terminate(self) -> None:
         """SIGTERM, and SIGKILL when it is still there after its grace period. Asking twice changes nothing."""
-        if self._kill_at is None and self._warden.poll() is None:
+        if self._kill_at is None and self._guard.poll() is None:
             self._kill_at = time.monotonic() + self.launch.grace_seconds
-            self._warden.send_signal(signal.SIGTERM)
+            self._guard.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Ends it and everything it started, at once."""
         self._let_go()
         try:
-            self._warden.wait(_WARDEN_PATIENCE)
+            self._guard.wait(_GUARD_SECONDS)
         except subprocess.TimeoutExpired:
-            self._warden.kill()
-            self._warden.wait()
+            self._guard.kill()
+            self._guard.wait()
 
     def _let_go(self) -> None:
-        """Closes the lifeline: the warden takes it for the runner's end."""
+        """Closes the lifeline: the process guard takes it for the runner's end."""
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1

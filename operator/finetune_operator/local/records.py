@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from finetune_operator.plan.observed import PodPhase, PodState, StageJob
+from finetune_operator.plan.model.observed import PodPhase, PodState, StageJob
 from finetune_trainer.contract import Result, Stage
 
 

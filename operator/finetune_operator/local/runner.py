@@ -13,9 +13,9 @@ from finetune_operator.api.resources import FineTuneJob, Template
 from finetune_operator.api.status import ConditionStatus, ConditionType, JobStatus, Phase
 from finetune_operator.local.cluster import LocalCluster
 from finetune_operator.local.folders import write_atomically
-from finetune_operator.plan.plan import JobEvent, Plan
+from finetune_operator.plan.model.plan import JobEvent, Plan
+from finetune_operator.plan.model.settings import PlanSettings
 from finetune_operator.plan.planner import plan
-from finetune_operator.plan.settings import PlanSettings
 
 _PLAN_EVERY: Final = 0.5
 """Seconds between two looks at a run in which nothing ends."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_operator.plan.observed import Presence
+from finetune_operator.plan.model.observed import Presence
 
 
 @dataclass(frozen=True)

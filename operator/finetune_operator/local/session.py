@@ -18,11 +18,11 @@ from finetune_operator.local.cluster import LocalCluster
 from finetune_operator.local.folders import JobFolder, write_atomically
 from finetune_operator.local.podspec import NotLocalError, Pod, Surroundings, launch
 from finetune_operator.local.secret_source import SecretFolder, SecretsFromEnvironment, SecretSource
-from finetune_operator.plan.manifests import stage_manifests
-from finetune_operator.plan.observed import Presence
-from finetune_operator.plan.resolve import claim_names, resolve, secret_names
-from finetune_operator.plan.resolved import ResolvedSpec
-from finetune_operator.plan.settings import PlanSettings
+from finetune_operator.plan.manifests.stages import stage_manifests
+from finetune_operator.plan.model.observed import Presence
+from finetune_operator.plan.model.resolved import ResolvedSpec
+from finetune_operator.plan.model.settings import PlanSettings
+from finetune_operator.plan.resolve.resolver import claim_names, resolve, secret_names
 from finetune_trainer.contract import Device, Stage
 
 _CLAIM_SIZE: Final = "1Gi"

@@ -7,35 +7,36 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from finetune_operator.api.status import MAX_MESSAGE, JobStatus, Phase, Reason
-from finetune_operator.plan import attempts, ending, launching, restart, suspension
-from finetune_operator.plan.acceptance import RECHECK_SECONDS, accepted
-from finetune_operator.plan.conclusion import begins, conclude
-from finetune_operator.plan.conditions import conditions
-from finetune_operator.plan.manifests import resolved_config_map
-from finetune_operator.plan.observed import Observed
-from finetune_operator.plan.plan import Action, Apply, EventType, JobEvent, Plan
-from finetune_operator.plan.problems import SpecProblem
-from finetune_operator.plan.progress import with_progress
-from finetune_operator.plan.resolve import resolve
-from finetune_operator.plan.resolved import ResolvedSpec
-from finetune_operator.plan.results import current_stage, with_results
-from finetune_operator.plan.settings import PlanSettings
-from finetune_operator.plan.situation import Decision, Policy, Situation, Standing
-from finetune_operator.plan.story import milestones, refusal, story
-from finetune_operator.plan.text import cut, sentence
-from finetune_operator.plan.watching import watch
+from finetune_operator.plan.manifests.stages import resolved_config_map
+from finetune_operator.plan.model import attempts
+from finetune_operator.plan.model.context import Decision, Health, Policy, PolicyContext
+from finetune_operator.plan.model.observed import Observed
+from finetune_operator.plan.model.plan import Action, Apply, EventType, JobEvent, Plan
+from finetune_operator.plan.model.problems import SpecProblem
+from finetune_operator.plan.model.resolved import ResolvedSpec
+from finetune_operator.plan.model.settings import PlanSettings
+from finetune_operator.plan.model.text import cut, sentence
+from finetune_operator.plan.policies import launch, restart, suspend, termination
+from finetune_operator.plan.policies.running import watch
+from finetune_operator.plan.resolve.acceptance import RECHECK_SECONDS, accepted
+from finetune_operator.plan.resolve.resolver import resolve
+from finetune_operator.plan.status.conditions import conditions
+from finetune_operator.plan.status.events import milestones, refusal, story
+from finetune_operator.plan.status.next_status import begins, conclude
+from finetune_operator.plan.status.progress import with_progress
+from finetune_operator.plan.status.results import current_stage, with_results
 from finetune_trainer.contract import Stage
 
 POLICIES: Final[tuple[Policy, ...]] = (
-    ending.succeed,
-    ending.deadline,
-    launching.await_deletion,
-    ending.fail,
-    suspension.suspend,
-    launching.recover_result,
+    termination.succeed,
+    termination.deadline,
+    launch.await_deletion,
+    termination.fail,
+    suspend.suspend,
+    launch.recover_result,
     restart.restart,
-    suspension.resume,
-    launching.launch,
+    suspend.resume,
+    launch.launch,
     watch,
 )
 """In the order in which they are asked; `watch` always answers."""
@@ -65,20 +66,20 @@ def plan(observed: Observed, now: datetime, settings: PlanSettings) -> Plan:
         spec = accepted(observed, settings)
     except SpecProblem as problem:
         return _stalled(observed, problem.reason, problem.message, now)
-    situation = _situation(observed, spec, now, settings)
-    decision = decide(situation)
-    after = conclude(situation, decision)
+    context = _context(observed, spec, now, settings)
+    decision = decide(context)
+    after = conclude(context, decision)
     return Plan(
         status=after,
-        actions=decision.actions + _fix_spec(situation, decision),
-        events=(*_spec_change(situation), *decision.events, *story(before, after, spec)),
-        requeue_after=_requeue(situation, decision),
+        actions=decision.actions + _fix_spec(context, decision),
+        events=(*_spec_change(context), *decision.events, *story(before, after, spec)),
+        requeue_after=_requeue(context, decision),
     )
 
 
-def decide(situation: Situation) -> Decision:
+def decide(context: PolicyContext) -> Decision:
     """The first policy that has something to say."""
-    return next(decision for policy in POLICIES if (decision := policy(situation)) is not None)
+    return next(decision for policy in POLICIES if (decision := policy(context)) is not None)
 
 
 def rejected(observed: Observed, plan: Plan, rejection: Rejection, now: datetime) -> Plan:
@@ -101,12 +102,12 @@ def rejected(observed: Observed, plan: Plan, rejection: Rejection, now: datetime
     return _stalled(observed, Reason.INVALID_SPEC if from_pods else Reason.REJECTED, message, now)
 
 
-def _situation(observed: Observed, spec: ResolvedSpec, now: datetime, settings: PlanSettings) -> Situation:
+def _context(observed: Observed, spec: ResolvedSpec, now: datetime, settings: PlanSettings) -> PolicyContext:
     status = with_results(observed, now)
     stage = current_stage(status)
     status = with_progress(status, observed, stage, now, settings)
     attempt = attempts.current(status, observed.stages.get(stage), now) if stage is Stage.TRAIN else None
-    return Situation(observed, now, settings, spec, status, stage, attempt)
+    return PolicyContext(observed, now, settings, spec, status, stage, attempt)
 
 
 def _stalled(observed: Observed, reason: Reason, message: str, now: datetime) -> Plan:
@@ -119,31 +120,31 @@ def _stalled(observed: Observed, reason: Reason, message: str, now: datetime) ->
         "observed_generation": observed.job.metadata.generation,
     }
     after = with_results(observed, now).model_copy(update=changes)
-    shown = conditions(before.conditions, after, reason, Standing.STUCK, now)
+    shown = conditions(before.conditions, after, reason, Health.STUCK, now)
     after = after.model_copy(update={"conditions": shown})
     told = (*milestones(before, after), *refusal(before, after, reason))
     return Plan(after, events=told, requeue_after=RECHECK_SECONDS)
 
 
-def _fix_spec(situation: Situation, decision: Decision) -> tuple[Action, ...]:
+def _fix_spec(context: PolicyContext, decision: Decision) -> tuple[Action, ...]:
     """The resolved spec is fixed last of all that a start does: where it stands, the job has started.
 
     Were it first and the Job refused, a spec that is corrected then would meet one that cannot change.
     """
-    if situation.observed.resolved is not None or not begins(situation, decision):
+    if context.observed.resolved is not None or not begins(context, decision):
         return ()
-    return (Apply(resolved_config_map(situation.job, situation.spec)),)
+    return (Apply(resolved_config_map(context.job, context.spec)),)
 
 
-def _spec_change(situation: Situation) -> tuple[JobEvent, ...]:
+def _spec_change(context: PolicyContext) -> tuple[JobEvent, ...]:
     """Told once for each generation of the spec that resolves to something else than what runs."""
-    observed, status = situation.observed, situation.status
+    observed, status = context.observed, context.status
     seen = status.observed_generation in (None, observed.job.metadata.generation)
     if status.start_time is None or observed.template is None or seen:
         return ()
     try:
-        fresh = resolve(observed.job, observed.template, situation.settings)
-        unchanged = fresh.config_hash == situation.spec.config_hash
+        fresh = resolve(observed.job, observed.template, context.settings)
+        unchanged = fresh.config_hash == context.spec.config_hash
     except SpecProblem:
         unchanged = False
     message = (
@@ -153,11 +154,11 @@ def _spec_change(situation: Situation) -> tuple[JobEvent, ...]:
     return () if unchanged else (JobEvent(EventType.WARNING, Reason.SPEC_CHANGED, message),)
 
 
-def _requeue(situation: Situation, decision: Decision) -> float | None:
+def _requeue(context: PolicyContext, decision: Decision) -> float | None:
     """When the decision wants it, or when the deadline comes, whichever is sooner."""
     due = [] if decision.requeue_after is None else [decision.requeue_after]
-    limit, started = situation.job.spec.run_policy.active_deadline_seconds, situation.status.start_time
-    if limit is not None and not decision.phase.is_terminal and begins(situation, decision):
-        left = (started or situation.now) + timedelta(seconds=limit) - situation.now
+    limit, started = context.job.spec.run_policy.active_deadline_seconds, context.status.start_time
+    if limit is not None and not decision.phase.is_terminal and begins(context, decision):
+        left = (started or context.now) + timedelta(seconds=limit) - context.now
         due.append(max(0.0, left.total_seconds()))
     return min(due, default=None)

@@ -24,9 +24,9 @@ class Inbox:
         """An object as it stands now."""
         self._enqueue(self._store.put(record))
 
-    def is_news(self, kind: Kind, ref: Ref, uid: str, version: int) -> bool:
+    def is_newer(self, kind: Kind, ref: Ref, uid: str, version: int) -> bool:
         """Whether an object is known otherwise. Other threads may ask: a wrong answer only costs a second look."""
-        return self._store.is_news(kind, ref, uid, version)
+        return self._store.is_newer(kind, ref, uid, version)
 
     def gone(self, kind: Kind, ref: Ref, uid: str) -> None:
         """An object that no longer exists."""

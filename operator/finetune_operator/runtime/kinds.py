@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from finetune_operator.api.base import GROUP, VERSION
-from finetune_operator.plan.names import SELECTOR
+from finetune_operator.plan.model.names import SELECTOR
 
 Body = Mapping[str, Any]
 """An object as the API server sends it."""

@@ -114,11 +114,11 @@ class WorkQueue(Generic[K]):
         self.add_after(key, delay)
         return delay
 
-    def forgive(self, key: K) -> None:
+    def forget(self, key: K) -> None:
         """A key succeeded: its next failure is its first again."""
         self._failures.pop(key, None)
 
-    def forget(self, key: K) -> None:
+    def drop(self, key: K) -> None:
         """A key is gone for good: it comes back only when it is added again."""
         self._failures.pop(key, None)
         self._delayed.pop(key, None)

@@ -88,5 +88,5 @@ class Resync:
         metadata = body["metadata"]
         ref = Ref(metadata.get("namespace") or "", metadata["name"])
         found[ref] = metadata["uid"]
-        if self.store.is_news(kind, ref, metadata["uid"], int(metadata["resourceVersion"])):
+        if self.store.is_newer(kind, ref, metadata["uid"], int(metadata["resourceVersion"])):
             self.inbox.seen(record_of(kind, body))

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import pydantic_core
 
 from finetune_operator.api.status import Phase
-from finetune_operator.plan.names import LABEL_JOB
+from finetune_operator.plan.model.names import LABEL_JOB
 from finetune_operator.runtime.kinds import BATCH_JOBS, FINETUNE_JOBS, PODS, TEMPLATES, Body, JobKey, Kind
 
 _REMEMBERED_DELETIONS: Final = 8192
@@ -85,7 +85,7 @@ class Store:
 
     def put(self, record: Record) -> tuple[JobKey, ...]:
         """Keeps a record if it is news, and says which jobs it concerns. A deleted object stays deleted."""
-        if not self.is_news(record.kind, record.ref, record.uid, record.version):
+        if not self.is_newer(record.kind, record.ref, record.uid, record.version):
             return ()
         self._drop(self._records[record.kind].get(record.ref))
         if record.job and self._has_ended(record):
@@ -105,7 +105,7 @@ class Store:
         self._drop(record)
         return self._concerned(record)
 
-    def is_news(self, kind: Kind, ref: Ref, uid: str, version: int) -> bool:
+    def is_newer(self, kind: Kind, ref: Ref, uid: str, version: int) -> bool:
         """Whether this state of an object is one that the store does not know yet."""
         if uid in self._deleted:
             return False

@@ -99,7 +99,7 @@ class Workers:
             _log.exception("reconcile_failed", job=key.name, namespace=key.namespace)
             self._retry(key, began, "unexpected")
         else:
-            self.queue.forgive(key)
+            self.queue.forget(key)
             if after is not None:
                 self.queue.add_after(key, _spread(after, self.chance()))
             result = "success" if after is None else "requeue_after"

@@ -11,7 +11,7 @@ from finetune_operator.api.status import JobStatus, Metrics, Phase, ProgressStat
 from finetune_operator.cli.display import LiveDisplay, PlainDisplay, display
 from finetune_operator.cli.outcome import exit_code
 from finetune_operator.cli.report import report
-from finetune_operator.plan.plan import EventType, JobEvent
+from finetune_operator.plan.model.plan import EventType, JobEvent
 from finetune_trainer.contract import Artifact, ExitCode, Sample, Stage, TrainedModel
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -9,7 +9,7 @@ from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.status import JobStatus, Phase
 from finetune_operator.cluster.apply import StaleError
 from finetune_operator.cluster.client import RefusedError
-from finetune_operator.plan.plan import Apply, ChargePods, DeleteJob, SetSuspend
+from finetune_operator.plan.model.plan import Apply, DeleteJob, LabelAttempt, SetSuspend
 from finetune_operator.runtime.kinds import BATCH_JOBS, FINETUNE_JOBS, PODS, JobKey
 from finetune_operator.runtime.workers import TransientError
 
@@ -69,7 +69,7 @@ async def test_suspending_a_job_that_is_gone_brings_the_store_up_to_date(
 async def test_pods_are_charged_with_a_label(world: World) -> None:
     world.knows(PODS, child("Pod", "p0"))
     world.server.answer("PATCH", f"{PODS_PATH}/p0", child("Pod", "p0", version=2))
-    await world.applier.carry_out(BOT, "uid-bot", ChargePods(("p0", "already-gone"), 2))
+    await world.applier.carry_out(BOT, "uid-bot", LabelAttempt(("p0", "already-gone"), 2))
     (asked,) = world.server.asked
     assert asked.body["metadata"] == {"labels": {"finetune-operator.io/attempt": "2"}, "uid": "uid-p0"}
 

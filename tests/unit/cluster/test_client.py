@@ -12,7 +12,7 @@ from finetune_operator.cluster.client import (
     UnavailableError,
 )
 from finetune_operator.cluster.presence import presence
-from finetune_operator.plan.observed import Presence
+from finetune_operator.plan.model.observed import Presence
 from finetune_operator.runtime.kinds import PODS, SECRETS
 from finetune_operator.runtime.lease import NotLeadingError
 from finetune_operator.runtime.workers import TransientError

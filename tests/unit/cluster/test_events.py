@@ -9,7 +9,7 @@ from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.status import Reason
 from finetune_operator.cluster import events
 from finetune_operator.cluster.client import Client
-from finetune_operator.plan.plan import EventType, JobEvent
+from finetune_operator.plan.model.plan import EventType, JobEvent
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROOT = "/api/v1/namespaces/team/events"

@@ -10,7 +10,7 @@ from tests.unit.runtime.objects import child, finetune_job, template
 
 from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob, FineTuneTemplate
 from finetune_operator.cluster.resolved import LeftoverError
-from finetune_operator.plan.observed import Presence
+from finetune_operator.plan.model.observed import Presence
 from finetune_operator.runtime.kinds import BATCH_JOBS, CLUSTER_TEMPLATES, PODS, TEMPLATES, JobKey
 from finetune_trainer.contract import Progress, Stage
 

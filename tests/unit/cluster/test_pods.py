@@ -6,7 +6,7 @@ import pytest
 from tests.unit.cluster.pod_json import SCHEDULED, Json, condition, container, pod, terminated
 
 from finetune_operator.cluster.pods import PodAddress, address, is_held_up, pod_state
-from finetune_operator.plan.observed import PodPhase
+from finetune_operator.plan.model.observed import PodPhase
 from finetune_operator.runtime.kinds import trim_pod
 from finetune_trainer.contract import ExitCode
 

@@ -10,7 +10,7 @@ from tests.unit.cluster.api_server import status
 from tests.unit.cluster.conftest import World
 from tests.unit.runtime.objects import finetune_job, template
 
-from finetune_operator.plan.settings import PlanSettings
+from finetune_operator.plan.model.settings import PlanSettings
 from finetune_operator.reconcile import Reconciler
 from finetune_operator.runtime.kinds import CLUSTER_TEMPLATES, FINETUNE_JOBS, JobKey
 from finetune_operator.runtime.store import Ref

@@ -13,9 +13,9 @@ from finetune_operator.local.cluster import LocalCluster
 from finetune_operator.local.folders import JobFolder
 from finetune_operator.local.podspec import Surroundings
 from finetune_operator.local.secret_source import SecretsFromEnvironment
-from finetune_operator.plan.names import LABEL_JOB, LABEL_STAGE
-from finetune_operator.plan.observed import PodState, StageJob
-from finetune_operator.plan.plan import Apply
+from finetune_operator.plan.model.names import LABEL_JOB, LABEL_STAGE
+from finetune_operator.plan.model.observed import PodState, StageJob
+from finetune_operator.plan.model.plan import Apply
 from finetune_trainer.contract import ExitCode, Stage
 
 Manifest = dict[str, Any]

@@ -10,7 +10,7 @@ import pytest
 from finetune_operator.api.status import JobStatus, Phase, Reason
 from finetune_operator.local.beginning import Beginning, beginning, make_room, read_status
 from finetune_operator.local.folders import JobFolder
-from finetune_operator.plan.resolved import ResolvedSpec
+from finetune_operator.plan.model.resolved import ResolvedSpec
 from finetune_trainer.contract import (
     Artifact,
     CheckpointPolicy,

@@ -10,8 +10,8 @@ import pytest
 from tests.unit.local.builders import LAST_WORD, job_manifest, now, open_cluster, pod, start, until
 
 from finetune_operator.local.podspec import NotLocalError
-from finetune_operator.plan.observed import PodPhase
-from finetune_operator.plan.plan import Apply, ChargePods, DeleteJob, SetSuspend
+from finetune_operator.plan.model.observed import PodPhase
+from finetune_operator.plan.model.plan import Apply, DeleteJob, LabelAttempt, SetSuspend
 from finetune_trainer.contract import ExitCode, Stage
 
 SLEEPS = """
@@ -143,7 +143,7 @@ def test_charged_pods_keep_their_attempt(tmp_path: Path) -> None:
     cluster = open_cluster(tmp_path)
     start(cluster, job_manifest("raise SystemExit(70)", backoffLimit=0))
     failed = pod(until(cluster, lambda job: job.failed))
-    cluster.apply(ChargePods((failed.name,), attempt=3), now())
+    cluster.apply(LabelAttempt((failed.name,), attempt=3), now())
     assert pod(cluster.stages()[Stage.TRAIN]).attempt == 3
 
 

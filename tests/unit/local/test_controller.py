@@ -9,7 +9,7 @@ from tests.unit.local.builders import job_manifest
 
 from finetune_operator.local.controller import Complete, FailJob, Start, Stop, verdict
 from finetune_operator.local.records import JobRecord, PodRecord
-from finetune_operator.plan.observed import PodPhase
+from finetune_operator.plan.model.observed import PodPhase
 from finetune_trainer.contract import Stage
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)

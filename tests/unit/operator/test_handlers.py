@@ -35,8 +35,8 @@ class Watched:
         )
 
     async def event(self, kind: Any, change: str | None, body: dict[str, Any]) -> None:
-        handler, is_news = self.watcher.handler(kind), self.watcher.news_filter(kind)
-        if is_news(event={"type": change, "object": body}):
+        handler, is_newer = self.watcher.handler(kind), self.watcher.news_filter(kind)
+        if is_newer(event={"type": change, "object": body}):
             await handler(event={"type": change, "object": body})
         await asyncio.sleep(0)
 

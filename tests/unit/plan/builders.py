@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob
-from finetune_operator.plan.settings import PlanSettings
+from finetune_operator.plan.model.settings import PlanSettings
 from finetune_trainer.contract import (
     Artifact,
     CheckpointRef,

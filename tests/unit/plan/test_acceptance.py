@@ -7,9 +7,9 @@ from tests.unit.plan.builders import a_job, a_template
 from tests.unit.plan.world import World
 
 from finetune_operator.api.status import ConditionType, Phase
-from finetune_operator.plan.observed import Presence
+from finetune_operator.plan.model.observed import Presence
+from finetune_operator.plan.model.settings import PlanSettings
 from finetune_operator.plan.planner import Rejection, rejected
-from finetune_operator.plan.settings import PlanSettings
 from finetune_trainer.contract import ExitCode, Stage
 
 

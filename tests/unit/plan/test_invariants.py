@@ -22,10 +22,10 @@ from finetune_operator.api.status import (
     ProgressStatus,
     Provenance,
 )
-from finetune_operator.plan import attempts
-from finetune_operator.plan.cause import cause_of
-from finetune_operator.plan.observed import PodPhase, PodState
-from finetune_operator.plan.plan import Apply
+from finetune_operator.plan.model import attempts
+from finetune_operator.plan.model.observed import PodPhase, PodState
+from finetune_operator.plan.model.plan import Apply
+from finetune_operator.plan.policies.failure_cause import cause_of
 from finetune_trainer.contract import Artifact, CheckpointRef, ExitCode, PreparedData, Sample, Stage
 
 FAULTS = [code for code in ExitCode if code is not ExitCode.OK and not code.is_final]

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from finetune_operator.plan.merge import MergeError, compose_pod_templates, deep_merge, merge_pod_templates
+from finetune_operator.plan.resolve.merge import MergeError, compose_pod_templates, deep_merge, merge_pod_templates
 
 JSON = st.recursive(
     st.booleans() | st.integers(-9, 9) | st.sampled_from(["", "x", "y"]),

@@ -5,8 +5,8 @@ import re
 import hypothesis.strategies as st
 from hypothesis import given
 
-from finetune_operator.plan import names
-from finetune_operator.plan.text import cut, duration, number, percent, sentence
+from finetune_operator.plan.model import names
+from finetune_operator.plan.model.text import cut, duration, number, percent, sentence
 from finetune_trainer.contract import Stage
 
 JOB_NAMES = st.from_regex(re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII), fullmatch=True)

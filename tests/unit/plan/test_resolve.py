@@ -8,11 +8,11 @@ import pytest
 from tests.unit.plan.builders import SETTINGS, UID, a_job, a_template
 
 from finetune_operator.api.status import Reason
-from finetune_operator.plan.manifests import parse_resolved, resolved_config_map, stage_manifests
-from finetune_operator.plan.problems import SpecProblem
-from finetune_operator.plan.resolve import claim_names, resolve, secret_names
-from finetune_operator.plan.resolved import ResolvedSpec
-from finetune_operator.plan.settings import PlanSettings
+from finetune_operator.plan.manifests.stages import parse_resolved, resolved_config_map, stage_manifests
+from finetune_operator.plan.model.problems import SpecProblem
+from finetune_operator.plan.model.resolved import ResolvedSpec
+from finetune_operator.plan.model.settings import PlanSettings
+from finetune_operator.plan.resolve.resolver import claim_names, resolve, secret_names
 from finetune_trainer.contract import Device, Method, Stage, Topology
 
 

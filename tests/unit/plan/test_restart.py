@@ -9,8 +9,8 @@ from tests.unit.plan.builders import a_checkpoint, a_job, a_report
 from tests.unit.plan.world import World
 
 from finetune_operator.api.status import ConditionType, Phase
-from finetune_operator.plan import names
-from finetune_operator.plan.plan import ChargePods, DeleteJob, SetSuspend
+from finetune_operator.plan.model import names
+from finetune_operator.plan.model.plan import DeleteJob, LabelAttempt, SetSuspend
 from finetune_trainer.contract import ExitCode, Stage
 
 
@@ -28,7 +28,7 @@ def test_a_lost_rank_takes_the_gang_down_and_labels_its_pods() -> None:
     world.end_pod(Stage.TRAIN, 1, ExitCode.INTERNAL)
     decided = world.reconcile()
     names_of_pods = tuple(pod.name for pod in world.jobs[Stage.TRAIN].pods)
-    assert decided.actions == (ChargePods(names_of_pods, 1), SetSuspend("support-bot-train", suspend=True))
+    assert decided.actions == (LabelAttempt(names_of_pods, 1), SetSuspend("support-bot-train", suspend=True))
     assert world.status.reason == "Restarting"
     assert world.holds(ConditionType.RECONCILING)
 

@@ -9,8 +9,8 @@ from tests.unit.plan.builders import NOON, UID, a_checkpoint, a_job, a_report
 from tests.unit.plan.world import World
 
 from finetune_operator.api.status import ConditionType, JobStatus, Phase
-from finetune_operator.plan.observed import PodPhase
-from finetune_operator.plan.plan import Apply
+from finetune_operator.plan.model.observed import PodPhase
+from finetune_operator.plan.model.plan import Apply
 from finetune_trainer.contract import Stage
 
 

@@ -7,7 +7,7 @@ from tests.unit.plan.builders import a_job
 from tests.unit.plan.world import World
 
 from finetune_operator.api.status import ConditionType, Phase
-from finetune_operator.plan.plan import SetSuspend
+from finetune_operator.plan.model.plan import SetSuspend
 from finetune_trainer.contract import ExitCode, Stage
 
 

@@ -15,13 +15,13 @@ from tests.unit.plan.builders import NOON, SETTINGS, a_job, a_result, a_template
 
 from finetune_operator.api.resources import FineTuneJob, Template
 from finetune_operator.api.status import ConditionStatus, ConditionType, JobStatus, Phase
-from finetune_operator.plan.manifests import parse_resolved
-from finetune_operator.plan.names import LABEL_STAGE, resolved_name
-from finetune_operator.plan.observed import Observed, PodPhase, PodState, Presence, StageJob
-from finetune_operator.plan.plan import Action, Apply, ChargePods, DeleteJob, Plan, SetSuspend
+from finetune_operator.plan.manifests.stages import parse_resolved
+from finetune_operator.plan.model.names import LABEL_STAGE, resolved_name
+from finetune_operator.plan.model.observed import Observed, PodPhase, PodState, Presence, StageJob
+from finetune_operator.plan.model.plan import Action, Apply, DeleteJob, LabelAttempt, Plan, SetSuspend
+from finetune_operator.plan.model.resolved import ResolvedSpec
+from finetune_operator.plan.model.settings import PlanSettings
 from finetune_operator.plan.planner import plan
-from finetune_operator.plan.resolved import ResolvedSpec
-from finetune_operator.plan.settings import PlanSettings
 from finetune_trainer.contract import ExitCode, Progress, Result, Stage
 
 
@@ -198,7 +198,7 @@ class World:
             case SetSuspend(name, suspend):
                 job = self._named(name)
                 job.suspended = suspend
-            case ChargePods(pods, attempt):
+            case LabelAttempt(pods, attempt):
                 for job in self.jobs.values():
                     job.pods = [replace(pod, attempt=attempt) if pod.name in pods else pod for pod in job.pods]
             case DeleteJob(name):

@@ -81,9 +81,9 @@ def test_a_later_key_does_not_hold_up_a_sooner_one(queue: WorkQueue[str], time: 
     assert queue.take() == "late"
 
 
-def test_failures_of_a_key_double_its_delay_until_it_is_forgiven(queue: WorkQueue[str]) -> None:
+def test_failures_of_a_key_double_its_delay_until_it_is_forgotten(queue: WorkQueue[str]) -> None:
     assert [queue.retry("a") for _ in range(4)] == [1, 2, 4, 8]
-    queue.forgive("a")
+    queue.forget("a")
     assert queue.retry("a") == 1
 
 
@@ -96,7 +96,7 @@ def test_backoff_is_bounded_and_spread() -> None:
 
 def test_a_forgotten_key_no_longer_comes_back(queue: WorkQueue[str], time: FakeTime) -> None:
     queue.retry("a")
-    queue.forget("a")
+    queue.drop("a")
     time.advance(100)
     assert queue.take() is None
 

@@ -10,14 +10,14 @@ import pytest
 
 from finetune_trainer import manifest
 from finetune_trainer.checkpoint import CheckpointStore
+from finetune_trainer.checkpoint_mirror import CheckpointMirror
 from finetune_trainer.contract import CheckpointPolicy
 from finetune_trainer.manifest import Facts, TornError
-from finetune_trainer.second_home import Mirror
 from finetune_trainer.workspace import Paths
 
 
 class Alone:
-    is_first = is_first_here = True
+    is_main_process = is_local_main_process = True
 
     def gather(self, mine: Any) -> list[Any]:
         return [mine]
@@ -131,7 +131,7 @@ def test_older_ones_found_at_the_start_count_towards_those_kept(tmp_path: Path) 
 
 def test_a_second_home_gives_back_what_the_workspace_lost(tmp_path: Path) -> None:
     paths = Paths(tmp_path / "w", tmp_path / "s", tmp_path / "secrets", tmp_path / "volumes")
-    home = Mirror.of(CheckpointPolicy(uri=f"file://{tmp_path}/home"), paths)
+    home = CheckpointMirror.of(CheckpointPolicy(uri=f"file://{tmp_path}/home"), paths)
     store = make(tmp_path / "here", home=home)
     for step in (1, 2, 3):
         save(store, step)

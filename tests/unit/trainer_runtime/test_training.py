@@ -14,7 +14,7 @@ from finetune_trainer.contract import ExitCode, Result, Stage
 from finetune_trainer.handshake import Handshake
 from finetune_trainer.manifest import TornError
 from finetune_trainer.report import Reporter
-from finetune_trainer.worker import Orders
+from finetune_trainer.worker import StageContext
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ def train_here(site: Site) -> Result:
 
     paths = site.paths()
     files = Handshake(paths.scratch)
-    return train(Orders(site.config, paths, files, Reporter(Stage.TRAIN, files.progress_file)))
+    return train(StageContext(site.config, paths, files, Reporter(Stage.TRAIN, files.progress_file)))
 
 
 def stop_early(site: Site) -> Result:

@@ -49,7 +49,7 @@ class Fetched:
 
 
 @dataclass
-class Tally:
+class RowCounts:
     """What came of the rows so far."""
 
     valid: int = 0
@@ -72,12 +72,12 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Desk:
+class TokenizeContext:
     """What every dataset of the job is tokenised with."""
 
     encoder: Encoder
     writer: RowsWriter
-    tally: Tally
+    counts: RowCounts
     notify: Notify
 
 
@@ -129,28 +129,28 @@ def _tokenised(config: RunConfig, paths: Paths, datasets: list[Fetched], folder:
     tokenizer = load_tokenizer(config, paths)
     encoder = Encoder.of(tokenizer, config.training)
     formats = [_format_of(dataset) for dataset in datasets]
-    tally = Tally()
+    counts = RowCounts()
     all_rows = folder / "all.arrow"
     with writing_rows(all_rows) as writer:
-        desk = Desk(encoder, writer, tally, notify)
+        context = TokenizeContext(encoder, writer, counts, notify)
         for dataset, form in zip(datasets, formats, strict=True):
             _check_template(form, tokenizer)
-            _tokenise(dataset, form, desk)
-    _judge(tally, config)
-    out = held_out(tally.fingerprints, config.data.validation_fraction)
+            _tokenise(dataset, form, context)
+    _judge(counts, config)
+    out = held_out(counts.fingerprints, config.data.validation_fraction)
     digest = divide(all_rows, out, folder)
     all_rows.unlink()
     tokenizer.save_pretrained(folder / paths.tokenizer_dir.name)
     return PreparedData(
         format=formats[0].name,
-        rows=tally.valid,
+        rows=counts.valid,
         train_rows=out.count(False),
         eval_rows=out.count(True),
-        invalid_rows=tally.invalid,
-        invalid_reasons=tuple(tally.reasons),
-        tokens=tally.lengths.total,
-        truncated_rows=tally.truncated,
-        lengths=tally.lengths.percentiles(),
+        invalid_rows=counts.invalid,
+        invalid_reasons=tuple(counts.reasons),
+        tokens=counts.lengths.total,
+        truncated_rows=counts.truncated,
+        lengths=counts.lengths.percentiles(),
         digest=digest,
         source_digests=tuple(dataset.sha256 for dataset in datasets),
     )
@@ -192,9 +192,9 @@ def _check_template(form: RowFormat, tokenizer: Any) -> None:
         )
 
 
-def _tokenise(dataset: Fetched, form: RowFormat, desk: Desk) -> None:
-    tally = desk.tally
-    template = ChatTemplate(desk.encoder.tokenizer)
+def _tokenise(dataset: Fetched, form: RowFormat, context: TokenizeContext) -> None:
+    counts = context.counts
+    template = ChatTemplate(context.encoder.tokenizer)
     rows = read_rows(dataset.files)
     while batch := list(islice(rows, _BATCH)):
         rendered: list[tuple[str, bytes, Rendered]] = []
@@ -204,15 +204,17 @@ def _tokenise(dataset: Fetched, form: RowFormat, desk: Desk) -> None:
                 form.check(row)
                 rendered.append((raw.place, fingerprint(dict(row)), form.render(row, template)))
             except InvalidRow as reason:
-                tally.refuse(raw.place, str(reason))
-        verdicts = desk.encoder.encode([text for _, _, text in rendered])
+                counts.refuse(raw.place, str(reason))
+        verdicts = context.encoder.encode([text for _, _, text in rendered])
         for (place, print_, _), verdict in zip(rendered, verdicts, strict=True):
             if isinstance(verdict, InvalidRow):
-                tally.refuse(place, str(verdict))
+                counts.refuse(place, str(verdict))
             else:
-                desk.writer.add(verdict)
-                tally.accept(print_, verdict)
-        desk.notify(f"tokenising: {tally.valid:,} rows, {tally.lengths.total:,} tokens, {tally.invalid:,} invalid")
+                context.writer.add(verdict)
+                counts.accept(print_, verdict)
+        context.notify(
+            f"tokenising: {counts.valid:,} rows, {counts.lengths.total:,} tokens, {counts.invalid:,} invalid"
+        )
 
 
 def _mapped(raw: RawRow, form: RowFormat, source: DatasetSource) -> Row:
@@ -223,20 +225,20 @@ def _mapped(raw: RawRow, form: RowFormat, source: DatasetSource) -> Row:
     return {column: value for column, value in found.items() if value is not None}
 
 
-def _judge(tally: Tally, config: RunConfig) -> None:
-    total = tally.valid + tally.invalid
+def _judge(counts: RowCounts, config: RunConfig) -> None:
+    total = counts.valid + counts.invalid
     where = "spec.datasets[0].uri" if len(config.datasets) == 1 else "spec.datasets"
     tolerance = config.data.invalid_tolerance_percent
-    reasons = "; ".join(tally.reasons)
-    if total and tally.invalid / total * 100 > tolerance:
+    reasons = "; ".join(counts.reasons)
+    if total and counts.invalid / total * 100 > tolerance:
         raise InvalidData(
-            f"{tally.invalid:,} of {total:,} rows are invalid ({tally.invalid / total:.1%}), "
+            f"{counts.invalid:,} of {total:,} rows are invalid ({counts.invalid / total:.1%}), "
             f"more than the {tolerance:g} % tolerated: {reasons}",
             field=where,
             advice="mend the rows, name the columns in spec.datasets[].columns, "
             "or raise spec.data.invalidTolerancePercent",
         )
-    if not tally.valid:
+    if not counts.valid:
         raise InvalidData(
             f"there are no rows to train on{': ' + reasons if reasons else ''}", field=where, advice="give data"
         )

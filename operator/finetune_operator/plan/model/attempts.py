@@ -10,9 +10,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from finetune_operator.api.status import MAX_ATTEMPTS, Attempt, JobStatus
-from finetune_operator.plan.observed import PodState, StageJob
-from finetune_operator.plan.plan import Action, ChargePods, SetSuspend
-from finetune_operator.plan.text import cut
+from finetune_operator.plan.model.observed import PodState, StageJob
+from finetune_operator.plan.model.plan import Action, LabelAttempt, SetSuspend
+from finetune_operator.plan.model.text import cut
 
 MAX_ATTEMPT_MESSAGE = 256
 
@@ -60,7 +60,7 @@ def pods_of(job: StageJob, attempt: Attempt) -> tuple[PodState, ...]:
 def charge(job: StageJob, attempt: Attempt) -> tuple[Action, ...]:
     """Labels the pods of an attempt that ends, so that none of them is taken for one of the next."""
     unlabelled = tuple(pod.name for pod in job.pods if pod.attempt is None)
-    return (ChargePods(unlabelled, attempt.number),) if unlabelled else ()
+    return (LabelAttempt(unlabelled, attempt.number),) if unlabelled else ()
 
 
 def stop(job: StageJob) -> tuple[Action, ...]:

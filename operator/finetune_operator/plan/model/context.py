@@ -1,6 +1,6 @@
 """What a policy sees and what it answers.
 
-A policy is a pure function from a `Situation` to a `Decision`, or to None when it has nothing to say. The
+A policy is a pure function from a `PolicyContext` to a `Decision`, or to None when it has nothing to say. The
 planner asks the policies in order; the first answer counts.
 """
 
@@ -13,16 +13,16 @@ from enum import Enum, auto
 
 from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.status import Attempt, JobStatus, Phase, Reason
-from finetune_operator.plan import names
-from finetune_operator.plan.observed import Observed, StageJob
-from finetune_operator.plan.plan import Action, JobEvent
-from finetune_operator.plan.resolved import ResolvedSpec
-from finetune_operator.plan.settings import PlanSettings
+from finetune_operator.plan.model import names
+from finetune_operator.plan.model.observed import Observed, StageJob
+from finetune_operator.plan.model.plan import Action, JobEvent
+from finetune_operator.plan.model.resolved import ResolvedSpec
+from finetune_operator.plan.model.settings import PlanSettings
 from finetune_trainer.contract import Published, Stage
 
 
 @dataclass(frozen=True)
-class Situation:
+class PolicyContext:
     """An accepted job that has not ended."""
 
     observed: Observed
@@ -57,7 +57,7 @@ class Situation:
         return labelled or (job is not None and job.queued)
 
 
-class Standing(Enum):
+class Health(Enum):
     """How the job stands towards what its spec asks for, as kstatus sees it."""
 
     STEADY = auto()
@@ -84,7 +84,7 @@ class Decision:
     """Restarts to charge to maxRestarts."""
     published: Published | None = None
     requeue_after: float | None = None
-    standing: Standing = Standing.STEADY
+    health: Health = Health.STEADY
 
 
-Policy = Callable[[Situation], Decision | None]
+Policy = Callable[[PolicyContext], Decision | None]

@@ -1,9 +1,9 @@
 """Stands between the runner and one pod's process, so that nothing of it outlives either of them.
 
-Run as a script: `python -I warden.py LIFELINE COMMAND...`. LIFELINE is a descriptor of a pipe whose other
+Run as a script: `python -I process_guard.py LIFELINE COMMAND...`. LIFELINE is a descriptor of a pipe whose other
 end only the runner holds: it reads as closed once the runner is gone, however it went. SIGTERM is passed
 on to the command. When the command ends, what it left running is killed, and its exit code is the
-warden's (128 + N for signal N). Standard library only: it starts in some 20 ms.
+process guard's (128 + N for signal N). Standard library only: it starts in some 20 ms.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _wait(child: subprocess.Popen[bytes], lifeline: int, wakeup: int) -> int:
 
 
 def _adopt_orphans() -> None:
-    """Makes processes whose parent ends children of the warden instead of init's (Linux only)."""
+    """Makes processes whose parent ends children of the process guard instead of init's (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 

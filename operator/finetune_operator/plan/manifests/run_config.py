@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_operator.api.resources import FineTuneJob
-from finetune_operator.plan.resolved import ResolvedSpec
+from finetune_operator.plan.model.resolved import ResolvedSpec
 from finetune_trainer.contract import JobRef, PreparedData, RunConfig, Stage, TrainedModel
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from finetune_operator.api.resources import FineTuneJob, Template
-from finetune_operator.plan.resolved import ResolvedSpec
+from finetune_operator.plan.model.resolved import ResolvedSpec
 from finetune_trainer.contract import ExitCode, Progress, Result, Stage
 
 

@@ -21,8 +21,8 @@ from finetune_operator.api.status import (
     Phase,
     Reason,
 )
-from finetune_operator.plan.situation import Standing
-from finetune_operator.plan.text import count, cut, number
+from finetune_operator.plan.model.context import Health
+from finetune_operator.plan.model.text import count, cut, number
 from finetune_trainer.contract import Stage
 
 _ORDER: Final = {kind: place for place, kind in enumerate(ConditionType)}
@@ -35,19 +35,19 @@ _State = tuple[ConditionType, bool, Reason, str]
 
 
 def conditions(
-    before: tuple[Condition, ...], status: JobStatus, reason: Reason, standing: Standing, now: datetime
+    before: tuple[Condition, ...], status: JobStatus, reason: Reason, health: Health, now: datetime
 ) -> tuple[Condition, ...]:
     """The conditions that go with `status`; their time changes only when they do."""
     known = {condition.type: condition for condition in before}
-    for kind, holds, why, message in _states(status, reason, standing, frozenset(known)):
+    for kind, holds, why, message in _states(status, reason, health, frozenset(known)):
         known[kind] = _condition(known.get(kind), (kind, holds, why, message), status.observed_generation, now)
     return tuple(sorted(known.values(), key=lambda condition: _ORDER[condition.type]))
 
 
-def _states(status: JobStatus, reason: Reason, standing: Standing, known: frozenset[ConditionType]) -> Iterator[_State]:
-    stuck = standing is Standing.STUCK or status.phase is Phase.FAILED
+def _states(status: JobStatus, reason: Reason, health: Health, known: frozenset[ConditionType]) -> Iterator[_State]:
+    stuck = health is Health.STUCK or status.phase is Phase.FAILED
     yield ConditionType.READY, not stuck, reason, status.message
-    yield ConditionType.RECONCILING, standing is Standing.CHANGING, reason, ""
+    yield ConditionType.RECONCILING, health is Health.CHANGING, reason, ""
     yield ConditionType.STALLED, stuck, reason, status.message if stuck else ""
     if status.start_time is not None:
         yield from _milestones(status, reason)

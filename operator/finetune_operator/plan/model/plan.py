@@ -27,7 +27,7 @@ class SetSuspend:
 
 
 @dataclass(frozen=True)
-class ChargePods:
+class LabelAttempt:
     """Label pods that have ended with the attempt they belonged to, so that they are counted once."""
 
     pods: tuple[str, ...]
@@ -41,7 +41,7 @@ class DeleteJob:
     job: str
 
 
-Action = Apply | SetSuspend | ChargePods | DeleteJob
+Action = Apply | SetSuspend | LabelAttempt | DeleteJob
 
 
 class EventType(StrEnum):

@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Any, Final
 
 from finetune_operator.api.status import MAX_CHECKPOINTS, JobStatus, Metrics, ProgressStatus
-from finetune_operator.plan import attempts
-from finetune_operator.plan.observed import Observed, PodPhase, StageJob
-from finetune_operator.plan.pods import lasting_uri
-from finetune_operator.plan.text import number, percent
+from finetune_operator.plan.manifests.pods import lasting_uri
+from finetune_operator.plan.model import attempts
+from finetune_operator.plan.model.observed import Observed, PodPhase, StageJob
+from finetune_operator.plan.model.text import number, percent
 from finetune_trainer.contract import CheckpointRef, ExitCode, Result, Stage, TrainedModel
 
 MAX_INVALID_REASONS: Final = 5

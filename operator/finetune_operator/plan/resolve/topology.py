@@ -5,7 +5,7 @@ from __future__ import annotations
 from finetune_operator.api.rules import USUAL_GPUS_PER_NODE
 from finetune_operator.api.spec import JobSpec, TrainingDevice
 from finetune_operator.api.status import Reason
-from finetune_operator.plan.problems import SpecProblem
+from finetune_operator.plan.model.problems import SpecProblem
 from finetune_trainer.contract import Device, Topology
 
 

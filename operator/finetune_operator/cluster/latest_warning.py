@@ -12,7 +12,7 @@ POD_REASONS: Final = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapV
 JOB_REASONS: Final = frozenset({"FailedCreate"})
 
 
-async def trouble(client: Client, namespace: str, uid: str, reasons: frozenset[str]) -> str | None:
+async def latest_warning(client: Client, namespace: str, uid: str, reasons: frozenset[str]) -> str | None:
     """The newest warning about the object with this uid, in Kubernetes' own words."""
     query = [("fieldSelector", f"involvedObject.uid={uid},type=Warning"), ("limit", "100")]
     try:

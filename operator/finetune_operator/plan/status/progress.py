@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from finetune_operator.api.status import JobStatus, Metrics, ProgressStatus
-from finetune_operator.plan import attempts
-from finetune_operator.plan.observed import Observed, PodPhase
-from finetune_operator.plan.results import checkpoints_shown
-from finetune_operator.plan.settings import PlanSettings
-from finetune_operator.plan.text import cut, duration, number, percent
+from finetune_operator.plan.model import attempts
+from finetune_operator.plan.model.observed import Observed, PodPhase
+from finetune_operator.plan.model.settings import PlanSettings
+from finetune_operator.plan.model.text import cut, duration, number, percent
+from finetune_operator.plan.status.results import checkpoints_shown
 from finetune_trainer.contract import Progress, Stage
 
 _MAX_MESSAGE = 256

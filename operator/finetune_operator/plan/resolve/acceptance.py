@@ -6,12 +6,12 @@ from typing import Final
 
 from finetune_operator.api.spec import TemplateKind
 from finetune_operator.api.status import Reason
-from finetune_operator.plan.observed import Observed, Presence
-from finetune_operator.plan.problems import SpecProblem
-from finetune_operator.plan.resolve import resolve
-from finetune_operator.plan.resolved import ResolvedSpec
-from finetune_operator.plan.settings import PlanSettings
-from finetune_operator.plan.sources import claim_fields, secret_fields
+from finetune_operator.plan.model.observed import Observed, Presence
+from finetune_operator.plan.model.problems import SpecProblem
+from finetune_operator.plan.model.resolved import ResolvedSpec
+from finetune_operator.plan.model.settings import PlanSettings
+from finetune_operator.plan.resolve.resolver import resolve
+from finetune_operator.plan.resolve.sources import claim_fields, secret_fields
 
 RECHECK_SECONDS: Final = 30.0
 """What is missing may turn up: Secrets and claims are not watched."""

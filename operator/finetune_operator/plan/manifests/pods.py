@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from finetune_operator.api.resources import FineTuneJob
-from finetune_operator.plan import names
-from finetune_operator.plan.merge import merge_pod_templates
-from finetune_operator.plan.plan import Manifest
-from finetune_operator.plan.resolved import ResolvedSpec
-from finetune_operator.plan.settings import PlanSettings
+from finetune_operator.plan.model import names
+from finetune_operator.plan.model.plan import Manifest
+from finetune_operator.plan.model.resolved import ResolvedSpec
+from finetune_operator.plan.model.settings import PlanSettings
+from finetune_operator.plan.resolve.merge import merge_pod_templates
 from finetune_trainer.contract import PROGRESS_PORT, RENDEZVOUS_PORT, RUN_CONFIG_FILE, Device, Env, Stage
 
 _SAVING_SECONDS: Final = 10

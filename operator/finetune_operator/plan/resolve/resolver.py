@@ -11,14 +11,14 @@ from pydantic import JsonValue
 from finetune_operator.api.resources import FineTuneJob, Template
 from finetune_operator.api.spec import DataSpec, JobSpec, TrainingDevice, TrainingSpec
 from finetune_operator.api.status import Reason
-from finetune_operator.plan import names
-from finetune_operator.plan.merge import MergeError, compose_pod_templates, deep_merge
-from finetune_operator.plan.problems import SpecProblem
-from finetune_operator.plan.resolved import ResolvedSpec
-from finetune_operator.plan.settings import PlanSettings
-from finetune_operator.plan.sources import claim_fields, claim_of, secret_fields, uris
-from finetune_operator.plan.storage import storage
-from finetune_operator.plan.topology import topology
+from finetune_operator.plan.model import names
+from finetune_operator.plan.model.problems import SpecProblem
+from finetune_operator.plan.model.resolved import ResolvedSpec
+from finetune_operator.plan.model.settings import PlanSettings
+from finetune_operator.plan.resolve.merge import MergeError, compose_pod_templates, deep_merge
+from finetune_operator.plan.resolve.sources import claim_fields, claim_of, secret_fields, uris
+from finetune_operator.plan.resolve.storage import storage
+from finetune_operator.plan.resolve.topology import topology
 from finetune_trainer.contract import (
     CheckpointPolicy,
     DataPolicy,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.spec import SecretRef, WorkspaceSpec
 from finetune_operator.api.status import Reason
-from finetune_operator.plan import names
-from finetune_operator.plan.problems import SpecProblem
-from finetune_operator.plan.resolved import ClaimToCreate
-from finetune_operator.plan.settings import PlanSettings
+from finetune_operator.plan.model import names
+from finetune_operator.plan.model.problems import SpecProblem
+from finetune_operator.plan.model.resolved import ClaimToCreate
+from finetune_operator.plan.model.settings import PlanSettings
 from finetune_trainer.contract import OutputTarget, WorkspacePolicy
 
 

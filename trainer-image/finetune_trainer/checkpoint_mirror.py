@@ -12,14 +12,14 @@ from finetune_trainer.uris.folder import Folder, open_folder
 from finetune_trainer.workspace import Paths
 
 
-class Mirror:
+class CheckpointMirror:
     """Checkpoints below `checkpoints.uri`. The manifest goes up last and down first: without it there is nothing."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
 
     @classmethod
-    def of(cls, policy: CheckpointPolicy, paths: Paths) -> Mirror | None:
+    def of(cls, policy: CheckpointPolicy, paths: Paths) -> CheckpointMirror | None:
         if policy.uri is None:
             return None
         address = Address(policy.uri, "spec.checkpoints.uri", "output", paths.secret_dir(policy.secret))

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from finetune_operator.api.resources import FineTuneJob
-from finetune_operator.plan import names
-from finetune_operator.plan.plan import Manifest
-from finetune_operator.plan.pods import meets_peers, pod_template
-from finetune_operator.plan.resolved import ClaimToCreate, ResolvedSpec
-from finetune_operator.plan.run_config import run_config
-from finetune_operator.plan.settings import PlanSettings
+from finetune_operator.plan.manifests.pods import meets_peers, pod_template
+from finetune_operator.plan.manifests.run_config import run_config
+from finetune_operator.plan.model import names
+from finetune_operator.plan.model.plan import Manifest
+from finetune_operator.plan.model.resolved import ClaimToCreate, ResolvedSpec
+from finetune_operator.plan.model.settings import PlanSettings
 from finetune_trainer.contract import RENDEZVOUS_PORT, RUN_CONFIG_FILE, ExitCode, PreparedData, Stage, TrainedModel
 
 _RETRIES: Final = 3
@@ -115,7 +115,7 @@ def _job(job: FineTuneJob, resolved: ResolvedSpec, stage: Stage, settings: PlanS
     spec |= {
         "backoffLimit": _UNLIMITED if stage is Stage.TRAIN else _RETRIES,
         "podReplacementPolicy": "Failed",
-        "podFailurePolicy": {"rules": [_fail_at_once(), _forgive_disruption()]},
+        "podFailurePolicy": {"rules": [_fail_at_once(), _ignore_disruption()]},
         "template": pod_template(job, resolved, stage, settings),
     }
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
@@ -127,6 +127,6 @@ def _fail_at_once() -> Manifest:
     return {"action": "FailJob", "onExitCodes": codes}
 
 
-def _forgive_disruption() -> Manifest:
+def _ignore_disruption() -> Manifest:
     """Eviction, preemption, a node drained or lost."""
     return {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}

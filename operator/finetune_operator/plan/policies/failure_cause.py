@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from finetune_operator.api.status import Reason
-from finetune_operator.plan.names import CONTAINER
-from finetune_operator.plan.observed import PodPhase, PodState, StageJob
-from finetune_operator.plan.text import cut, sentence
+from finetune_operator.plan.model.names import CONTAINER
+from finetune_operator.plan.model.observed import PodPhase, PodState, StageJob
+from finetune_operator.plan.model.text import cut, sentence
 from finetune_trainer.contract import ExitCode
 
 _LAST_WORDS: Final = 300

@@ -1,0 +1,1 @@
+"""Typed values become the objects that a job is made of."""

@@ -1,0 +1,1 @@
+"""From what was decided to the status, conditions and events that show it."""
