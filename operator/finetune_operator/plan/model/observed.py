@@ -27,11 +27,15 @@ class PodState:
     name: str
     phase: PodPhase
     created: datetime
+    """As the API server wrote it (whole seconds); a gang's attempts on one Job are told apart by it."""
     index: int = 0
     """Completion index of an Indexed Job: the node's rank."""
-    attempt: int | None = None
-    """The attempt that this pod was charged to (label), once it has ended."""
-    deleting: bool = False
+    node: str | None = None
+    """The node that it was scheduled to."""
+    ran: bool = False
+    """Whether its trainer container runs or has run."""
+    gone_by: datetime | None = None
+    """When it should be gone: its deletionTimestamp, which has the grace period in it. None unless being deleted."""
     exit_code: int | None = None
     """Of the trainer container, once it has ended."""
     finished: datetime | None = None
@@ -47,8 +51,17 @@ class PodState:
     """Why it does not start, in Kubernetes' own words: unschedulable, image pull, volume, quota."""
 
     @property
+    def deleting(self) -> bool:
+        return self.gone_by is not None
+
+    @property
     def ended(self) -> bool:
         return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it takes part in its gang, or has done its part."""
+        return self.phase in (PodPhase.RUNNING, PodPhase.SUCCEEDED) and not self.deleting
 
     @property
     def outcome(self) -> ExitCode | None:
@@ -67,7 +80,11 @@ class StageJob:
     name: str
     uid: str
     created: datetime
+    attempt: int = 1
+    """The attempt that it was made for (label). Under Kueue it goes on through later ones."""
+    completions: int = 1
     suspended: bool = False
+    """The operator never suspends a Job: this is Kueue, or somebody else."""
     active: int = 0
     terminating: int = 0
     complete: bool = False
@@ -76,7 +93,7 @@ class StageJob:
     """The Job's own words (condition Failed: reason and message)."""
     deleting: bool = False
     queued: bool = False
-    """Whether it carries Kueue's queue label (names.LABEL_QUEUE), which Kueue may set by itself."""
+    """Whether it carries Kueue's queue label (names.LABEL_QUEUE), which Kueue may have set by itself."""
     pods: tuple[PodState, ...] = ()
 
     @property
@@ -84,9 +101,8 @@ class StageJob:
         return tuple(pod for pod in self.pods if not pod.ended)
 
     @property
-    def is_quiet(self) -> bool:
-        """Whether it has no pods that run, and gets none as it stands."""
-        return (self.suspended or self.failed) and not (self.active or self.terminating or self.live_pods)
+    def has_ended(self) -> bool:
+        return self.complete or self.failed
 
 
 class Presence(StrEnum):
@@ -108,5 +124,7 @@ class Observed:
     resolved: ResolvedSpec | None = None
     """The spec as it was fixed when the job started (ConfigMap <job>-resolved)."""
     stages: Mapping[Stage, StageJob] = field(default_factory=dict)
+    resume_from: FineTuneJob | None = None
+    """The job that spec.checkpoints.resumeFrom names, if it is there; asked for until the spec is resolved."""
     progress: Progress | None = None
     """The newest report of the running stage, if it could be had."""
