@@ -12,7 +12,7 @@ from typing import Final
 from pydantic import Field
 
 from finetune_operator.api.base import StatusModel, Time
-from finetune_trainer.contract import Artifact, CheckpointRef, PreparedData, Sample, Stage, TrainedModel
+from finetune_trainer.contract import Artifact, CheckpointRef, PreparedData, Sample, Stage, Topology, TrainedModel
 
 MAX_ATTEMPTS: Final = 16
 MAX_CHECKPOINTS: Final = 8
@@ -50,40 +50,89 @@ class Reason(StrEnum):
     """Why a condition is as it is, and why an event was sent. The one list of them."""
 
     ACCEPTED = "Accepted"
+    """The spec was resolved, and is fixed from now on."""
     TEMPLATE_NOT_FOUND = "TemplateNotFound"
+    """spec.template names no template of the namespace or the cluster; the job starts once there is one."""
     SECRET_NOT_FOUND = "SecretNotFound"
-    SECRET_UNREADABLE = "SecretUnreadable"
+    """A secretRef names no Secret of the namespace; the job starts once there is one."""
     CLAIM_NOT_FOUND = "ClaimNotFound"
+    """The spec names a PersistentVolumeClaim that is not there; the job starts once it is."""
+    RESUME_NOT_FOUND = "ResumeNotFound"
+    """spec.checkpoints.resumeFrom names a job that is not there, or has no verified checkpoint."""
     NO_OUTPUT = "NoOutput"
+    """The result would have no home: neither output nor workspace is set."""
     INVALID_SPEC = "InvalidSpec"
+    """The spec, with its template, cannot be resolved; the message names the field."""
     REJECTED = "Rejected"
+    """The API server refuses an object that the job needs: quota, admission, rights. It is tried again."""
+    NAME_TAKEN = "NameTaken"
+    """An object that the job needs exists and belongs to somebody else; the message names both."""
+    PREDECESSOR = "PredecessorGoing"
+    """An object of an earlier job of this name, or one that is being deleted, has to go first."""
+    FAULT = "OperatorFault"
+    """The operator, or the API server, failed several times in a row at this job; it is tried again."""
     PREPARING = "Preparing"
+    """The prepare stage checks model and data."""
     PREPARED = "Prepared"
+    """The prepare stage has its result."""
     QUEUED = "Queued"
+    """The training pods are asked for and do not all run yet."""
+    HELD = "Held"
+    """Somebody other than the operator holds the Job suspended: Kueue until it is admitted, or a person."""
     TRAINING = "Training"
+    """All training pods run."""
     TRAINED = "Trained"
+    """The train stage has its result."""
     PUBLISHING = "Publishing"
+    """The publish stage reloads, tries and stores the result."""
     PUBLISHED = "Published"
+    """The result is stored."""
     SUSPENDED = "Suspended"
+    """spec.runPolicy.suspend is true, and no pod is left."""
     SUSPENDING = "Suspending"
+    """spec.runPolicy.suspend is true; the pods checkpoint and go."""
     RESUMED = "Resumed"
+    """The job goes on after a suspension."""
     RESTARTING = "Restarting"
+    """An attempt has ended; its pods go before the next one starts."""
+    BACKING_OFF = "BackingOff"
+    """The next attempt waits, because those before it ended without a new checkpoint."""
+    POD_STUCK = "PodStuckTerminating"
+    """A pod has not gone although its grace period is over: its node is probably dead."""
     RESTARTS_EXHAUSTED = "RestartsExhausted"
+    """All restarts of spec.runPolicy.maxRestarts are used; raising it reopens the job."""
     DEADLINE_EXCEEDED = "DeadlineExceeded"
+    """spec.runPolicy.activeDeadlineSeconds is over; raising it reopens the job."""
+    REOPENED = "Reopened"
+    """A failed job goes on, because what it ran out of was raised."""
     CANNOT_RESUME = "CannotResume"
+    """Nothing outlives the pods, so that training starts over after losing them."""
     POD_PROBLEM = "PodProblem"
+    """A pod does not start; the message has the scheduler's or the kubelet's words."""
     SPEC_CHANGED = "SpecChangeIgnored"
+    """The spec or its template changed after the start; the job goes on with what it started with."""
     SUCCEEDED = "Succeeded"
+    """The result is published."""
     INVALID_CONFIG = "InvalidConfig"
+    """The trainer refuses the configuration (exit code 64)."""
     INVALID_DATA = "InvalidData"
+    """More rows are unusable than tolerated (exit code 65)."""
     NOT_FOUND = "NotFound"
+    """A model, dataset or checkpoint is missing or denied (exit code 66)."""
     INTERNAL = "Internal"
+    """The trainer failed in a way that nobody foresaw (exit code 70)."""
     OUT_OF_MEMORY = "OutOfMemory"
+    """The accelerator's memory does not suffice (exit code 71)."""
     DIVERGED = "Diverged"
+    """The loss became NaN or infinite (exit code 72)."""
     CANNOT_WRITE = "CannotWrite"
+    """The workspace or the output is full or denied (exit code 73)."""
     INTERRUPTED = "Interrupted"
+    """The cluster stopped the pods (exit code 75): the restart is free."""
     PEER_LOST = "PeerLost"
+    """A rank went away, so that the others could not go on (exit code 76)."""
     KILLED = "Killed"
+    """A container was killed: host memory, or its node (exit code 137)."""
 
 
 class ConditionStatus(StrEnum):
@@ -144,8 +193,12 @@ class Attempt(StatusModel):
 
     number: int
     """Counts from 1."""
+    topology: Topology | None = None
+    """On how many nodes and processes it runs, of which kind."""
     start: Time
     """When its pods were asked for."""
+    running_since: Time | None = None
+    """When all of its pods ran at the same time. Until then a failure is not charged."""
     end: Time | None = None
     """When it ended."""
     reason: str | None = None
@@ -156,8 +209,21 @@ class Attempt(StatusModel):
     """What the pod said."""
     counted: bool = False
     """Whether the restart after it is charged to maxRestarts."""
+    tries: int = 0
+    """Attempts in a row, this one included, that ended without a new verified checkpoint; the wait before the next
+    one doubles with them."""
     resumed_from_step: int | None = None
     """The checkpoint it began with."""
+    checkpoint_step: int | None = None
+    """The newest verified checkpoint when it ended."""
+    last_pod_created: Time | None = None
+    """Creation time of its newest pod, by which a Job that goes on (under Kueue) tells the next attempt's pods."""
+    gpu_seconds: int | None = None
+    """GPUs times the seconds for which all of its pods ran."""
+
+    @property
+    def is_over(self) -> bool:
+        return self.end is not None
 
 
 class Provenance(StatusModel):
@@ -213,7 +279,9 @@ class JobStatus(StatusModel):
     attempts: tuple[Attempt, ...] = ()
     """The newest launches of the training pods."""
     restarts: int = 0
-    """Restarts that were charged to maxRestarts."""
+    """Restarts charged to maxRestarts since the last new verified checkpoint."""
+    gpu_seconds: int | None = None
+    """GPU-seconds of all attempts that have ended."""
     provenance: Provenance | None = None
     """What it takes to repeat the run."""
 

@@ -1,39 +1,50 @@
 """Attempts: the launches of the training pods, each of which is charged to maxRestarts at most once.
 
-The status and the pods' attempt labels together say which attempt is current. Pods are labelled before
-the status tells of an attempt's end, and the Job is only resumed when the status has told of it; so
-whatever is lost when the operator dies in between is found again from the labels and the Job.
+Status and Job together say which attempt is current. A plain gang has a Job for each attempt, with the attempt's
+number as a label; under Kueue one Job goes on through several, and the creation time of pods tells them apart (both
+by the API server's clock, in whole seconds). The status tells of an attempt's end before its pods are taken down, so
+whatever an operator that dies in between leaves undone is found in the status.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from finetune_operator.api.status import MAX_ATTEMPTS, Attempt, JobStatus
 from finetune_operator.plan.model.observed import PodState, StageJob
-from finetune_operator.plan.model.plan import Action, LabelAttempt, SetSuspend
 from finetune_operator.plan.model.text import cut
+from finetune_trainer.contract import Device, Topology
 
-MAX_ATTEMPT_MESSAGE = 256
+MAX_ATTEMPT_MESSAGE: Final = 256
+PREEMPTED: Final = "preempted"
+"""How an attempt ends whose Job somebody else suspends: Kueue, which brings it back by itself."""
+SUSPENDED: Final = "suspended"
+"""How an attempt ends by spec.runPolicy.suspend."""
 
 
-def current(status: JobStatus, job: StageJob | None, now: datetime) -> Attempt | None:
-    """The newest attempt; one that the status has not heard of is known by the Job and by its pods' labels."""
+
+def current(status: JobStatus, job: StageJob | None, topology: Topology, now: datetime) -> Attempt | None:
+    """The newest attempt; one that the status has not heard of is known by its Job."""
     last = status.attempts[-1] if status.attempts else None
     if job is None:
         return last
-    charged = max((pod.attempt for pod in job.pods if pod.attempt is not None), default=0)
-    if last is None or charged > last.number:
-        return Attempt(number=max(charged, 1), start=job.created)
-    was_resumed = not (job.suspended or job.failed or job.complete or job.deleting)
-    if last.end is not None and was_resumed:
-        return begin(last, now)
+    if last is None or job.attempt > last.number:
+        return Attempt(number=job.attempt, topology=topology, start=job.created)
+    if last.is_over and _goes_on(job, last) and any(is_newer(pod, last) for pod in job.pods):
+        return begin(last, topology, now)
     return last
 
 
-def begin(last: Attempt | None, now: datetime) -> Attempt:
+def _goes_on(job: StageJob, last: Attempt) -> bool:
+    """Whether the Job runs pods again after the end of its last attempt, and may."""
+    runs = not (job.suspended or job.has_ended or job.deleting)
+    return runs and (job.queued or last.reason == PREEMPTED)
+
+
+def begin(last: Attempt | None, topology: Topology, now: datetime) -> Attempt:
     """The attempt after `last`."""
-    return Attempt(number=last.number + 1 if last else 1, start=now)
+    return Attempt(number=last.number + 1 if last else 1, topology=topology, start=now)
 
 
 def end(
@@ -41,9 +52,17 @@ def end(
 ) -> Attempt:
     """The attempt with its end."""
     told = cut(message, MAX_ATTEMPT_MESSAGE) if message else None
-    return attempt.model_copy(
-        update={"end": whole_seconds(now), "reason": reason, "exit_code": exit_code, "message": told}
-    )
+    ended = {"end": whole_seconds(now), "reason": reason, "exit_code": exit_code, "message": told}
+    return attempt.model_copy(update=ended | {"gpu_seconds": _gpu_seconds(attempt, now)})
+
+
+def _gpu_seconds(attempt: Attempt, now: datetime) -> int | None:
+    layout = attempt.topology
+    if layout is None or layout.device is Device.CPU:
+        return None
+    if attempt.running_since is None:
+        return 0
+    return max(0, round((now - attempt.running_since).total_seconds())) * layout.world_size
 
 
 def record(attempts: tuple[Attempt, ...], *changed: Attempt) -> tuple[Attempt, ...]:
@@ -52,20 +71,21 @@ def record(attempts: tuple[Attempt, ...], *changed: Attempt) -> tuple[Attempt, .
     return tuple(by_number[number] for number in sorted(by_number))[-MAX_ATTEMPTS:]
 
 
-def pods_of(job: StageJob, attempt: Attempt) -> tuple[PodState, ...]:
-    """Pods of the current attempt: those that are not charged to an earlier one."""
-    return tuple(pod for pod in job.pods if pod.attempt in (None, attempt.number))
+def pods_of(job: StageJob, attempt: Attempt, history: tuple[Attempt, ...]) -> tuple[PodState, ...]:
+    """Pods of the attempt: those made after the newest pod of the attempts before it on the same Job."""
+    earlier = [a.last_pod_created for a in history if job.attempt <= a.number < attempt.number and a.last_pod_created]
+    boundary = max(earlier, default=None)
+    return tuple(pod for pod in job.pods if boundary is None or pod.created > boundary)
 
 
-def charge(job: StageJob, attempt: Attempt) -> tuple[Action, ...]:
-    """Labels the pods of an attempt that ends, so that none of them is taken for one of the next."""
-    unlabelled = tuple(pod.name for pod in job.pods if pod.attempt is None)
-    return (LabelAttempt(unlabelled, attempt.number),) if unlabelled else ()
+def is_newer(pod: PodState, attempt: Attempt) -> bool:
+    """Whether the pod was made after the newest pod of the attempt."""
+    return attempt.last_pod_created is None or pod.created > attempt.last_pod_created
 
 
-def stop(job: StageJob) -> tuple[Action, ...]:
-    """Takes the gang down; a Job that has failed does so by itself."""
-    return () if job.suspended or job.failed else (SetSuspend(job.name, suspend=True),)
+def newest_pod(pods: tuple[PodState, ...]) -> datetime | None:
+    """Creation time of the newest of the pods."""
+    return max((pod.created for pod in pods), default=None)
 
 
 def whole_seconds(moment: datetime) -> datetime:

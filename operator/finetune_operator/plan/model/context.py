@@ -13,9 +13,9 @@ from enum import Enum, auto
 
 from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.status import Attempt, JobStatus, Phase, Reason
-from finetune_operator.plan.model import names
-from finetune_operator.plan.model.observed import Observed, StageJob
-from finetune_operator.plan.model.plan import Action, JobEvent
+from finetune_operator.plan.model import attempts
+from finetune_operator.plan.model.observed import Observed, PodState, StageJob
+from finetune_operator.plan.model.plan import Create, JobEvent, QueueJob, Removal
 from finetune_operator.plan.model.resolved import ResolvedSpec
 from finetune_operator.plan.model.settings import PlanSettings
 from finetune_trainer.contract import Published, Stage
@@ -50,11 +50,12 @@ class PolicyContext:
         return self.observed.stages.get(self.stage)
 
     @property
-    def queued_elsewhere(self) -> bool:
-        """Whether Kueue decides when the stage's Job runs: what it suspends is not for us to resume."""
+    def members(self) -> tuple[PodState, ...]:
+        """The pods that belong to the current attempt; those of the stage's Job in the other stages."""
         job = self.stage_job
-        labelled = self.stage is not Stage.PREPARE and names.LABEL_QUEUE in self.job.metadata.labels
-        return labelled or (job is not None and job.queued)
+        if job is None:
+            return ()
+        return job.pods if self.attempt is None else attempts.pods_of(job, self.attempt, self.status.attempts)
 
 
 class Health(Enum):
@@ -75,15 +76,18 @@ class Decision:
     phase: Phase
     reason: Reason
     message: str
-    actions: tuple[Action, ...] = ()
+    actions: tuple[Create | QueueJob, ...] = ()
+    after_status: tuple[Removal, ...] = ()
+    """What takes pods down: done once the status says why."""
     events: tuple[JobEvent, ...] = ()
     """Those that the change of status alone does not tell."""
     attempts: tuple[Attempt, ...] = ()
     """Attempts that begin or end."""
-    charged: int = 0
-    """Restarts to charge to maxRestarts."""
+    restarts: int | None = None
+    """status.restarts from now on; unchanged without it."""
     published: Published | None = None
     requeue_after: float | None = None
+    """Seconds after which it could be another decision although nothing happens: each policy knows its own."""
     health: Health = Health.STEADY
 
 

@@ -24,6 +24,16 @@ CONTAINER: Final = "trainer"
 LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 """Kueue's: passed on from the job to the children that take GPUs."""
 
+LABEL_INSTANCE: Final = "app.kubernetes.io/instance"
+LABEL_COMPONENT: Final = "app.kubernetes.io/component"
+LABEL_PART_OF: Final = "app.kubernetes.io/part-of"
+LABEL_RESOLVED: Final = f"{GROUP}/resolved"
+"""Marks the ConfigMaps with resolved specs, so that they can be listed."""
+LABEL_JOB_UID: Final = f"{GROUP}/job-uid"
+"""The job that a claim which outlives it was made for."""
+ANNOTATION_RUN_CONFIG: Final = f"{GROUP}/run-config"
+"""On pods: the RunConfig as JSON, which a downward API volume shows to the trainer."""
+
 RESOLVED_KEY: Final = "resolved.json"
 
 CONFIG_DIR: Final = "/etc/finetune"
@@ -46,7 +56,7 @@ def _bounded(name: str, suffix: str) -> str:
 
 
 def stage_name(job: str, stage: Stage) -> str:
-    """Name of a stage's Job and of its ConfigMap."""
+    """Name of a stage's Job."""
     return _bounded(job, stage.value)
 
 
@@ -61,8 +71,13 @@ def resolved_name(job: str) -> str:
 
 
 def workspace_claim(job: str) -> str:
-    """The PersistentVolumeClaim made for `workspace.size`."""
+    """The PersistentVolumeClaim made for `workspace.size`, which goes with its job."""
     return _bounded(job, "workspace")
+
+
+def lasting_claim(job: str, uid: str) -> str:
+    """The one that holds the only copy of the result, and so outlives its job: a later job has another."""
+    return _bounded(job, f"workspace-{uid[:8]}")
 
 
 def workspace_folder(job: str, uid: str) -> str:
@@ -86,5 +101,11 @@ def master_address(job: str, namespace: str) -> str:
 
 def labels(job: str, stage: Stage | None = None) -> dict[str, str]:
     """Labels of a child (and, with a stage, of its pods)."""
-    common = {LABEL_MANAGED_BY: MANAGED_BY, LABEL_NAME: "finetune-job", LABEL_JOB: job}
-    return common | ({LABEL_STAGE: stage.value} if stage else {})
+    common = {
+        LABEL_MANAGED_BY: MANAGED_BY,
+        LABEL_NAME: "finetune-job",
+        LABEL_INSTANCE: job,
+        LABEL_PART_OF: MANAGED_BY,
+        LABEL_JOB: job,
+    }
+    return common | ({LABEL_STAGE: stage.value, LABEL_COMPONENT: stage.value} if stage else {})

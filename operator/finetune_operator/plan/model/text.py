@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from finetune_trainer.contract import Device, Topology
+
 _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
 _DAY: Final = 24 * _HOUR
@@ -43,6 +45,14 @@ def percent(part: int, whole: int) -> str:
 def count(amount: int, noun: str) -> str:
     """`1 pod`, `2 pods`."""
     return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"
+
+
+def layout(topology: Topology) -> str:
+    """`16 GPUs in 2 pods`, `1 CPU process in 1 pod`."""
+    what = "GPU" if topology.device is Device.CUDA else "CPU process"
+    plural = "es" if what.endswith("s") else "s"
+    amount = topology.world_size
+    return f"{amount} {what}{plural if amount > 1 else ''} in {count(topology.nodes, 'pod')}"
 
 
 def sentence(*parts: str | None) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from finetune_operator.api.status import Reason
+from finetune_operator.api.status import Attempt, Reason
+from finetune_operator.plan.model.attempts import is_newer
 from finetune_operator.plan.model.names import CONTAINER
 from finetune_operator.plan.model.observed import PodPhase, PodState, StageJob
 from finetune_operator.plan.model.text import cut, sentence
@@ -69,6 +70,20 @@ def cause_of_job(job: StageJob) -> Cause:
     told = _EXIT_CODE.search(job.failure)
     code = ExitCode.of(int(told[1])) if told else ExitCode.INTERNAL
     return Cause(code, sentence(f"the Job {job.name} failed: {job.failure or 'no reason given'}", _ADVICE.get(code)))
+
+
+def vanished(pods: Iterable[PodState], attempt: Attempt) -> Cause | None:
+    """A rank whose pod is gone without a word, after all pods of the attempt ran: deleted by force, or by the node's
+    own end. The Job controller replaces the pod at once, but its peers wait for the one that is gone.
+    """
+    if attempt.running_since is None or attempt.topology is None:
+        return None
+    there = {pod.index for pod in pods if not is_newer(pod, attempt)}
+    lost = sorted(set(range(attempt.topology.nodes)) - there)
+    if not lost:
+        return None
+    text = f"the pod of rank {lost[0]} vanished without a word: deleted by force, or with its node"
+    return Cause(ExitCode.INTERRUPTED, text, is_free=True)
 
 
 def _rank(pod: PodState) -> int:

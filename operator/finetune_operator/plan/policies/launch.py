@@ -5,61 +5,79 @@ Training that restarts begins here again, as its next attempt.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from finetune_operator.api.status import Attempt, Phase, Reason
 from finetune_operator.plan.manifests.stages import stage_manifests
 from finetune_operator.plan.model import attempts
 from finetune_operator.plan.model.context import Decision, Health, PolicyContext
 from finetune_operator.plan.model.observed import PodPhase, StageJob
-from finetune_operator.plan.model.plan import Action, Apply, DeleteJob, EventType, JobEvent
-from finetune_operator.plan.model.text import cut
+from finetune_operator.plan.model.plan import Create, EventType, JobEvent
+from finetune_operator.plan.model.text import count, cut
+from finetune_operator.plan.policies.accounting import end_attempt
+from finetune_operator.plan.policies.backoff import remaining_seconds
+from finetune_operator.plan.policies.dead_nodes import draining
+from finetune_operator.plan.policies.gang import gang_of
+from finetune_operator.plan.policies.phases import PHASES
+from finetune_operator.plan.policies.restart import beginning
+from finetune_operator.plan.policies.suspend import SUSPENDING
 from finetune_trainer.contract import Stage
 
 _WORDS = 200
-_AGAIN_SOON = 2.0
-PHASES = {
-    Stage.PREPARE: (Phase.PREPARING, Reason.PREPARING, "checking the model and the data before any GPU is taken"),
-    Stage.TRAIN: (Phase.QUEUED, Reason.QUEUED, "waiting for the training pods to run"),
-    Stage.PUBLISH: (Phase.PUBLISHING, Reason.PUBLISHING, "reloading the result, trying it and storing it"),
-}
+_AGAIN_SOON = 1.0
+_RECHECK_SECONDS = 30.0
 
 
 def launch(context: PolicyContext) -> Decision | None:
     """The stage's objects, its Job last; for training, with a new attempt."""
     if context.stage_job is not None:
         return None
+    last = context.attempt
+    if last is not None and not last.is_over:
+        return _lost(context, last)
+    wait = 0.0 if last is None else remaining_seconds(last, context.now)
+    if last is not None and wait > 0:
+        return _wait(context, last, wait)
+    begun = attempts.begin(last, context.topology, context.now) if context.stage is Stage.TRAIN else None
     phase, reason, message = PHASES[context.stage]
     manifests = stage_manifests(
         context.job,
         context.spec,
         context.stage,
-        context.settings,
+        attempt=begun,
         prepared=context.status.dataset,
         trained=context.status.trained,
     )
-    actions: tuple[Action, ...] = tuple(Apply(manifest) for manifest in manifests)
-    begun = _new_attempt(context)
-    if begun and begun[-1].number > 1:
-        message = f"attempt {begun[-1].number} starts from {beginning(context)}"
-    return Decision(phase, reason, message, actions, attempts=begun)
+    if begun is not None and begun.number > 1:
+        message = f"attempt {begun.number} starts from {beginning(context)}"
+    started = () if begun is None else (begun,)
+    return Decision(phase, reason, message, tuple(Create(manifest) for manifest in manifests), attempts=started)
 
 
-def beginning(context: PolicyContext) -> str:
-    """Where the next attempt begins, as far as the operator knows."""
-    spec, checkpoints = context.spec, context.status.checkpoints
-    verified = [checkpoint.step for checkpoint in checkpoints if checkpoint.verified]
-    if not verified or not (spec.workspace.persistent or spec.checkpoints.uri):
-        return "the beginning"
-    return f"the checkpoint of step {verified[-1]}"
+def _lost(context: PolicyContext, last: Attempt) -> Decision:
+    """Somebody deleted the attempt's Job: it has ended with it, free of charge."""
+    ended = end_attempt(context, last, "interrupted", message="the Job of its pods was deleted, not by the operator")
+    message = f"attempt {last.number} was interrupted: its Job was deleted, not by the operator"
+    return Decision(
+        Phase.QUEUED,
+        Reason.RESTARTING,
+        message,
+        events=(JobEvent(EventType.NORMAL, Reason.RESTARTING, message),),
+        attempts=(ended.attempt,),
+        restarts=ended.used,
+        requeue_after=_AGAIN_SOON,
+        health=Health.CHANGING,
+    )
 
 
-def _new_attempt(context: PolicyContext) -> tuple[Attempt, ...]:
-    """An attempt whose Job somebody else deleted has ended with it."""
-    if context.stage is not Stage.TRAIN:
-        return ()
-    last = context.attempt
-    lost = last is not None and last.end is None
-    ended = (attempts.end(last, context.now, "interrupted"),) if last is not None and lost else ()
-    return (*ended, attempts.begin(last, context.now))
+def _wait(context: PolicyContext, last: Attempt, wait: float) -> Decision:
+    message = (
+        f"attempt {last.number + 1} waits: {count(last.tries, 'attempt')} in a row ended without a new checkpoint, the "
+        f"last one ({last.reason}) at {last.end:%H:%M:%S} UTC. {last.message or ''}"
+    ).strip()
+    return Decision(
+        Phase.QUEUED, Reason.BACKING_OFF, message, requeue_after=wait, health=Health.CHANGING
+    )
 
 
 def await_deletion(context: PolicyContext) -> Decision | None:
@@ -68,11 +86,21 @@ def await_deletion(context: PolicyContext) -> Decision | None:
     if job is None or not job.deleting:
         return None
     phase, reason, _ = PHASES[context.stage]
-    return Decision(phase, reason, f"waiting for the Job {job.name} to be deleted", health=Health.CHANGING)
+    suspends = context.job.spec.run_policy.suspend
+    drained = draining(job.pods, context.now)
+    message = drained.message or (SUSPENDING if suspends else f"waiting for the Job {job.name} to be deleted")
+    reason = Reason.SUSPENDING if suspends else Reason.RESTARTING if context.attempt is not None else reason
+    return Decision(
+        phase if not suspends or context.status.start_time is None else context.status.phase,
+        Reason.POD_STUCK if drained.message else reason,
+        message,
+        requeue_after=drained.recheck_after or _RECHECK_SECONDS,
+        health=Health.CHANGING,
+    )
 
 
 def recover_result(context: PolicyContext) -> Decision | None:
-    """A Job that is complete, but whose result nobody has: the stage is made anew."""
+    """A Job that is complete, but whose result nobody has: the stage is done again."""
     job = context.stage_job
     if job is None or not job.complete:
         return None
@@ -83,24 +111,37 @@ def recover_result(context: PolicyContext) -> Decision | None:
         return Decision(phase, reason, waiting, requeue_after=_AGAIN_SOON)
     if any(pod.phase is PodPhase.SUCCEEDED for pod in first):
         return _speechless(context, job)
-    message = f"the stage {context.stage} is complete but its pod was removed before its result was read; made anew"
+    message = f"the stage {context.stage} is complete but its pod was removed before its result was read; it runs again"
     told = JobEvent(EventType.WARNING, Reason.INTERRUPTED, message)
-    ended: tuple[Attempt, ...] = ()
-    if context.attempt is not None and context.attempt.end is None:
-        ended = (attempts.end(context.attempt, context.now, "interrupted"),)
+    closed = _closed(context, message)
     return Decision(
         phase,
         reason,
         message,
-        (DeleteJob(job.name),),
+        after_status=gang_of(context).suspend(job),
         events=(told,),
-        attempts=ended,
+        attempts=closed.attempts,
+        restarts=closed.restarts,
         health=Health.CHANGING,
     )
 
 
+@dataclass(frozen=True)
+class _Closed:
+    attempts: tuple[Attempt, ...] = ()
+    restarts: int | None = None
+
+
+def _closed(context: PolicyContext, message: str) -> _Closed:
+    attempt = context.attempt
+    if attempt is None or attempt.is_over:
+        return _Closed()
+    ended = end_attempt(context, attempt, "interrupted", message=message)
+    return _Closed((ended.attempt,), ended.used)
+
+
 def _speechless(context: PolicyContext, job: StageJob) -> Decision:
-    """Made anew, the same image would end in the same way."""
+    """Launched again, the same image would end in the same way."""
     words = next((pod.last_words for pod in job.pods if pod.last_words), "")
     said = f"said `{cut(words, _WORDS)}`" if words else "said nothing"
     message = (

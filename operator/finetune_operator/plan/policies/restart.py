@@ -1,26 +1,25 @@
 """Restarts: when one rank is lost the whole gang goes down, and comes back from the newest checkpoint.
 
-In steps, each of which can be repeated and none of which begins before the status tells of the one before
-it: the attempt's pods are labelled and the Job is suspended; its pods go; the Job is deleted; it is made
-anew. A Job that is merely resumed would wait for the Job controller's back-off, which doubles with every
-pod that failed (measured: 7, 16, 37, 77, 150 s from the first restart to the fifth; 1.4 s when made anew).
-A Job that Kueue manages is resumed nevertheless, since a new one would queue again.
+In steps, each of which can be repeated: the status tells of the attempt's end and its cause; its pods are taken down
+(see gang); they go; the next attempt is launched, after a wait when the last ones made no progress.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from finetune_operator.api.status import Attempt, Phase, Reason
 from finetune_operator.plan.model import attempts
 from finetune_operator.plan.model.context import Decision, Health, PolicyContext
-from finetune_operator.plan.model.observed import PodPhase, StageJob
-from finetune_operator.plan.model.plan import DeleteJob, EventType, JobEvent, SetSuspend
-from finetune_operator.plan.model.text import count
-from finetune_operator.plan.policies.failure_cause import Cause, cause_of, cause_of_job
-from finetune_operator.plan.policies.launch import beginning
+from finetune_operator.plan.model.observed import StageJob
+from finetune_operator.plan.model.plan import EventType, JobEvent
+from finetune_operator.plan.model.text import count, duration
+from finetune_operator.plan.policies.accounting import Ended, end_attempt
+from finetune_operator.plan.policies.backoff import delay_seconds, newest_checkpoint
+from finetune_operator.plan.policies.dead_nodes import draining
+from finetune_operator.plan.policies.failure_cause import Cause, cause_of, cause_of_job, vanished
+from finetune_operator.plan.policies.gang import gang_of
+from finetune_operator.plan.policies.held import held, is_held
 
-_AGAIN_SOON = 1.0
+_RECHECK_SECONDS = 30.0
 
 
 def restart(context: PolicyContext) -> Decision | None:
@@ -28,87 +27,101 @@ def restart(context: PolicyContext) -> Decision | None:
     job, attempt = context.stage_job, context.attempt
     if job is None or attempt is None or job.complete or job.deleting:
         return None
-    if attempt.end is not None:
-        return _bring_back(context, job, attempt)
-    cause = cause_of(attempts.pods_of(job, attempt))
-    if cause is None and job.failed:
-        cause = cause_of_job(job)
-    if cause is not None:
-        return _take_down(context, job, attempt, cause)
-    if job.is_quiet and not context.queued_elsewhere:
-        return _notice_interruption(context, job, attempt)
-    return None
+    if attempt.is_over:
+        return _clear_away(context, job, attempt)
+    if job.suspended:
+        return _preempted(context, attempt) if context.members or attempt.running_since else None
+    cause = cause_of(context.members) or (cause_of_job(job) if job.failed else None)
+    cause = cause or vanished(context.members, attempt)
+    return None if cause is None else _take_down(context, job, attempt, cause)
+
+
+def beginning(context: PolicyContext) -> str:
+    """Where the next attempt begins, as far as the operator knows."""
+    spec, newest = context.spec, newest_checkpoint(context.status, context.attempt)
+    if newest is None or not (spec.workspace.persistent or spec.checkpoints.uri):
+        return "the beginning"
+    return f"the checkpoint of step {newest}"
+
+
+def ran_whole(context: PolicyContext, attempt: Attempt) -> bool:
+    """Whether every rank has had its pod run: before that, a failure is nobody's fault but the cluster's."""
+    nodes = context.topology.nodes
+    return attempt.running_since is not None or {pod.index for pod in context.members if pod.ran} >= set(range(nodes))
 
 
 def _take_down(context: PolicyContext, job: StageJob, attempt: Attempt, cause: Cause) -> Decision:
-    used, budget = context.status.restarts, context.job.spec.run_policy.max_restarts
-    actions = attempts.charge(job, attempt) + attempts.stop(job)
-    ended = attempts.end(attempt, context.now, cause.code.exit_name, exit_code=cause.pod_exit_code, message=cause.text)
-    if not cause.is_free and used >= budget:
-        message = f"{cause.text}. All {count(budget, 'restart')} of spec.runPolicy.maxRestarts are used"
-        return Decision(
-            Phase.FAILED, Reason.RESTARTS_EXHAUSTED, message, actions, attempts=(ended,), health=Health.STUCK
-        )
-    charge = "not counted" if cause.is_free else f"restart {used + 1} of {budget}"
+    free = cause.is_free or not ran_whole(context, attempt)
+    ended = end_attempt(
+        context, attempt, cause.code.exit_name, exit_code=cause.pod_exit_code, message=cause.text
+    )
+    budget = context.job.spec.run_policy.max_restarts
+    if not free and ended.used >= budget:
+        return _exhausted(context, job, ended, cause, budget)
+    charge = "not counted" if free else f"restart {ended.used + 1} of {budget}"
     told = JobEvent(
-        EventType.NORMAL if cause.is_free else EventType.WARNING,
+        EventType.NORMAL if free else EventType.WARNING,
         Reason.RESTARTING,
         f"attempt {attempt.number} ended ({cause.code.exit_name}, {charge}): {cause.text}",
     )
+    wait = delay_seconds(ended.attempt.tries)
+    when = f" in {duration(wait)}" if wait else ""
     return Decision(
         Phase.QUEUED,
         Reason.RESTARTING,
-        f"attempt {attempt.number} ended, the pods restart from {beginning(context)} ({charge}): {cause.text}",
-        actions,
+        f"attempt {attempt.number} ended, the pods restart{when} from {beginning(context)} ({charge}): {cause.text}",
+        after_status=gang_of(context).restart(job, ended.attempt),
         events=(told,),
-        attempts=(ended.model_copy(update={"counted": not cause.is_free}),),
-        charged=0 if cause.is_free else 1,
+        attempts=(ended.attempt.model_copy(update={"counted": not free}),),
+        restarts=ended.used + (0 if free else 1),
+        requeue_after=_RECHECK_SECONDS,
         health=Health.CHANGING,
     )
 
 
-def _bring_back(context: PolicyContext, job: StageJob, ended: Attempt) -> Decision:
-    waiting = Decision(
+def _exhausted(context: PolicyContext, job: StageJob, ended: Ended, cause: Cause, budget: int) -> Decision:
+    message = (
+        f"{cause.text}. All {count(budget, 'restart')} of spec.runPolicy.maxRestarts are used without a new "
+        "checkpoint in between; raise it to go on from the last one"
+    )
+    return Decision(
+        Phase.FAILED,
+        Reason.RESTARTS_EXHAUSTED,
+        message,
+        after_status=gang_of(context).end(job),
+        attempts=(ended.attempt,),
+        restarts=ended.used,
+        health=Health.STUCK,
+    )
+
+
+def _preempted(context: PolicyContext, attempt: Attempt) -> Decision:
+    """Kueue, or somebody else, has suspended the Job: its pods checkpoint and go, and nobody is charged."""
+    ended = end_attempt(context, attempt, attempts.PREEMPTED)
+    message = f"attempt {attempt.number} was interrupted: its Job was suspended, not by the operator"
+    return Decision(
         Phase.QUEUED,
-        Reason.RESTARTING,
-        f"attempt {ended.number} ended ({ended.reason}), attempt {ended.number + 1} starts from "
+        Reason.HELD,
+        message,
+        events=(JobEvent(EventType.NORMAL, Reason.HELD, message),),
+        attempts=(ended.attempt,),
+        restarts=ended.used,
+        health=Health.CHANGING,
+    )
+
+
+def _clear_away(context: PolicyContext, job: StageJob, ended: Attempt) -> Decision:
+    """Takes down what is left of an attempt that has ended, and waits until it is gone."""
+    if is_held(context):
+        return held(context)
+    drained = draining(job.pods, context.now)
+    return Decision(
+        Phase.QUEUED,
+        Reason.POD_STUCK if drained.message else Reason.RESTARTING,
+        drained.message
+        or f"attempt {ended.number} ended ({ended.reason}), attempt {ended.number + 1} starts from "
         f"{beginning(context)} once its pods are gone",
-        health=Health.CHANGING,
-    )
-    if not job.is_quiet:
-        return waiting
-    if _is_over(job) or (not context.queued_elsewhere and _has_ended_pods(job)):
-        return replace(waiting, actions=(DeleteJob(job.name),))
-    if context.queued_elsewhere:
-        return waiting
-    resumed = attempts.begin(ended, context.now)
-    return Decision(
-        Phase.QUEUED,
-        Reason.QUEUED,
-        f"attempt {resumed.number} starts from {beginning(context)}",
-        (*attempts.charge(job, ended), SetSuspend(job.name, suspend=False)),
-        attempts=(resumed,),
-    )
-
-
-def _is_over(job: StageJob) -> bool:
-    """A Job that failed, and one with a rank that has ended well: it would come back without that rank."""
-    return job.failed or any(pod.phase is PodPhase.SUCCEEDED for pod in job.pods)
-
-
-def _has_ended_pods(job: StageJob) -> bool:
-    """Each of them lengthens the Job controller's back-off. A suspension leaves none."""
-    return any(pod.ended for pod in job.pods)
-
-
-def _notice_interruption(context: PolicyContext, job: StageJob, attempt: Attempt) -> Decision:
-    """The Job is suspended and nobody wants that any more: what is left is to resume it."""
-    return Decision(
-        Phase.QUEUED,
-        Reason.RESTARTING,
-        f"attempt {attempt.number} was interrupted",
-        attempts.charge(job, attempt),
-        attempts=(attempts.end(attempt, context.now, "interrupted"),),
-        requeue_after=_AGAIN_SOON,
+        after_status=gang_of(context).restart(job, ended),
+        requeue_after=drained.recheck_after or _RECHECK_SECONDS,
         health=Health.CHANGING,
     )

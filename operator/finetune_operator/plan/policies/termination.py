@@ -1,16 +1,18 @@
-"""How a job ends: by success, by its deadline, or by a failure that no restart mends."""
+"""How a job ends: by success, by its deadline, or by a failure that no restart fixes."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from finetune_operator.api.status import Attempt, Phase, Reason
-from finetune_operator.plan.model import attempts
+from finetune_operator.api.resources import FineTuneJob
+from finetune_operator.api.status import Attempt, JobStatus, Phase, Reason
 from finetune_operator.plan.model.context import Decision, Health, PolicyContext
 from finetune_operator.plan.model.observed import StageJob
-from finetune_operator.plan.model.plan import Action, DeleteJob
 from finetune_operator.plan.model.text import duration
+from finetune_operator.plan.policies.accounting import end_attempt
 from finetune_operator.plan.policies.failure_cause import Cause, cause_of, cause_of_job, last_cause
+from finetune_operator.plan.policies.gang import gang_of
+from finetune_operator.plan.policies.phases import PHASES
 from finetune_operator.plan.status.results import result_of
 from finetune_trainer.contract import Stage
 
@@ -26,17 +28,33 @@ def succeed(context: PolicyContext) -> Decision | None:
 
 def deadline(context: PolicyContext) -> Decision | None:
     """ActiveDeadlineSeconds counts from the start, suspension included."""
-    limit, started = context.job.spec.run_policy.active_deadline_seconds, context.status.start_time
-    if limit is None or started is None or context.now < started + timedelta(seconds=limit):
+    due = deadline_of(context.job, context.status)
+    if due is None or context.now < due:
         return None
-    job = context.stage_job
-    actions: tuple[Action, ...] = () if job is None or job.deleting else (DeleteJob(job.name),)
+    job, limit = context.stage_job, context.job.spec.run_policy.active_deadline_seconds or 0
     message = (
         f"not finished {duration(limit)} after the start (spec.runPolicy.activeDeadlineSeconds); stopped in the stage "
-        f"{context.stage}. Checkpoints are kept; raise the limit in a new FineTuneJob"
+        f"{context.stage}. Checkpoints are kept; raise the limit to go on"
     )
-    ended = _ended(context, "deadline-exceeded", None, message)
-    return Decision(Phase.FAILED, Reason.DEADLINE_EXCEEDED, message, actions, attempts=ended, health=Health.STUCK)
+    return Decision(
+        Phase.FAILED,
+        Reason.DEADLINE_EXCEEDED,
+        message,
+        after_status=() if job is None else gang_of(context).end(job),
+        attempts=_ended(context, "deadline-exceeded", None, message),
+        health=Health.STUCK,
+    )
+
+
+def deadline_of(job: FineTuneJob, status: JobStatus) -> datetime | None:
+    """When the job fails unless it has finished; None when it never does."""
+    limit = job.spec.run_policy.active_deadline_seconds
+    if limit is None or status.start_time is None:
+        return None
+    try:
+        return status.start_time + timedelta(seconds=limit)
+    except OverflowError:
+        return None
 
 
 def fail(context: PolicyContext) -> Decision | None:
@@ -47,30 +65,52 @@ def fail(context: PolicyContext) -> Decision | None:
     cause = _final_cause(context, job)
     if cause is None:
         return None
-    actions: tuple[Action, ...] = ()
-    if context.attempt is not None:
-        actions = attempts.charge(job, context.attempt) + attempts.stop(job)
-    ended = _ended(context, cause.code.exit_name, cause.pod_exit_code, cause.text)
-    return Decision(Phase.FAILED, cause.reason, cause.text, actions, attempts=ended, health=Health.STUCK)
+    return Decision(
+        Phase.FAILED,
+        cause.reason,
+        cause.text,
+        after_status=gang_of(context).end(job),
+        attempts=_ended(context, cause.code.exit_name, cause.pod_exit_code, cause.text),
+        health=Health.STUCK,
+    )
+
+
+def clear_leftover(context: PolicyContext) -> Decision | None:
+    """A Job that the operator had ended by its deadline, in a job that was reopened, or before its status told so."""
+    job = context.stage_job
+    if job is None or job.deleting or not ended_by_operator(job):
+        return None
+    phase, reason, _ = PHASES[context.stage]
+    return Decision(
+        phase,
+        reason,
+        f"the Job {job.name} was ended before; it is deleted, and the stage {context.stage} starts again",
+        after_status=gang_of(context).suspend(job),
+        attempts=_ended(context, "interrupted", None, ""),
+        health=Health.CHANGING,
+    )
+
+
+def ended_by_operator(job: StageJob) -> bool:
+    """Whether the Job failed by the deadline that only `EndJob` gives it."""
+    return job.failed and job.failure.startswith("DeadlineExceeded")
 
 
 def _final_cause(context: PolicyContext, job: StageJob) -> Cause | None:
-    attempt = context.attempt
-    pods = job.pods if attempt is None else attempts.pods_of(job, attempt)
-    cause = cause_of(pods)
+    cause = cause_of(context.members)
     if cause is not None and cause.code.is_final:
         return cause
-    if not job.failed:
+    if not job.failed or ended_by_operator(job):
         return None
     told = cause_of_job(job)
     if context.stage is not Stage.TRAIN:
-        return last_cause(pods) or told
+        return last_cause(context.members) or told
     return told if told.code.is_final else None
 
 
 def _ended(context: PolicyContext, reason: str, exit_code: int | None, message: str) -> tuple[Attempt, ...]:
     """The current attempt with its end, if it has not ended before."""
     attempt = context.attempt
-    if attempt is None or attempt.end is not None:
+    if attempt is None or attempt.is_over:
         return ()
-    return (attempts.end(attempt, context.now, reason, exit_code=exit_code, message=message),)
+    return (end_attempt(context, attempt, reason, exit_code=exit_code, message=message).attempt,)

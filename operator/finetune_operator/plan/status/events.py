@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from finetune_operator.api.status import JobStatus, Phase, Reason
 from finetune_operator.plan.model.plan import EventType, JobEvent
 from finetune_operator.plan.model.resolved import ResolvedSpec
-from finetune_operator.plan.model.text import count, number
-from finetune_operator.plan.policies.running import layout
+from finetune_operator.plan.model.text import count, layout, number
 from finetune_trainer.contract import PreparedData, TrainedModel
 
 CANNOT_RESUME = (

@@ -1,0 +1,33 @@
+"""A Job that somebody else holds suspended: Kueue until it has the quota, or a person. The operator never resumes it."""
+
+from __future__ import annotations
+
+from finetune_operator.api.status import Reason
+from finetune_operator.plan.model.context import Decision, PolicyContext
+from finetune_operator.plan.model.plan import QueueJob
+from finetune_operator.plan.policies.gang import queue_of
+from finetune_operator.plan.policies.phases import PHASES
+
+
+def is_held(context: PolicyContext) -> bool:
+    """Whether the stage's Job is suspended."""
+    job = context.stage_job
+    return job is not None and job.suspended and not (job.has_ended or job.deleting)
+
+
+def held(context: PolicyContext) -> Decision:
+    """Waits. A Job that is held back although it is in no queue is put into the one that the job names, if any."""
+    job = context.stage_job
+    assert job is not None  # noqa: S101 - asked only where `is_held`
+    phase, _, _ = PHASES[context.stage]
+    if job.queued:
+        return Decision(phase, Reason.HELD, f"the Job {job.name} waits in its Kueue queue")
+    queue = queue_of(context.job)
+    if queue is not None:
+        message = f"the Job {job.name} was suspended, not by the operator: it is put into the Kueue queue {queue}"
+        return Decision(phase, Reason.HELD, message, (QueueJob(job.name, job.uid, queue),))
+    message = (
+        f"the Job {job.name} was suspended, not by the operator. If Kueue manages every Job here, name a queue in the "
+        "job's label kueue.x-k8s.io/queue-name; if a person did it, set the Job's spec.suspend to false"
+    )
+    return Decision(phase, Reason.HELD, message)
