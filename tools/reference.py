@@ -19,25 +19,11 @@ Generated from `operator/finetune_operator/api` by `make generate`; `kubectl exp
 
 _EXIT_CODES = """## Exit codes of the trainer
 
-The name stands in `status.reason` (in CamelCase), in `status.attempts[].reason` and in the pods' logs.
+The name is reported in `status.reason` (in CamelCase), in `status.attempts[].reason` and in the pods' logs.
 
 | code | name | what happens |
 | --- | --- | --- |
 """
-
-_CONSEQUENCE = {
-    ExitCode.OK: "the next stage begins",
-    ExitCode.INVALID_CONFIG: "Failed at once; the message names the field of the spec",
-    ExitCode.INVALID_DATA: "Failed at once; the message gives rows, reasons and the tolerance",
-    ExitCode.NOT_FOUND: "Failed at once; the message names the URI that is missing or denied",
-    ExitCode.INTERNAL: "restarts within `runPolicy.maxRestarts`",
-    ExitCode.OUT_OF_MEMORY: "Failed; the message says what to make smaller",
-    ExitCode.DIVERGED: "Failed; the last good checkpoint is kept",
-    ExitCode.CANNOT_WRITE: "restarts within `runPolicy.maxRestarts`",
-    ExitCode.INTERRUPTED: "restarts from its checkpoint, free of charge",
-    ExitCode.PEER_LOST: "the gang restarts within `runPolicy.maxRestarts`",
-    ExitCode.KILLED: "the gang restarts within `runPolicy.maxRestarts`",
-}
 
 
 def _kind(node: Schema) -> str:
@@ -90,9 +76,7 @@ def _section(definition: Schema) -> str:
 
 
 def _exit_codes() -> str:
-    return _EXIT_CODES + "\n".join(
-        f"| {code.value} | {code.exit_name} | {consequence} |" for code, consequence in _CONSEQUENCE.items()
-    )
+    return _EXIT_CODES + "\n".join(f"| {code.value} | {code.exit_name} | {code.consequence} |" for code in ExitCode)
 
 
 def render() -> str:

@@ -2,18 +2,23 @@
 
 The operator hands a stage a `RunConfig` (JSON in a ConfigMap), reads `Progress` from rank 0 while it
 runs (HTTP, port `PROGRESS_PORT`) and a `Result` when it ends (the pod's termination message).
-This module imports pydantic and the standard library only: it is the one module of the trainer that
+This module imports pydantic, the standard library and `exit_codes` only: it is the one module of the trainer that
 the operator may import.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 from pydantic.alias_generators import to_camel
+
+from finetune_trainer.exit_codes import ExitCode as ExitCode  # noqa: PLC0414 - exit codes are part of the contract
+
+CONTRACT_VERSION: Final = 1
+"""Raised when a reader of the version before could no longer do what it is asked to. New fields do not raise it."""
 
 PROGRESS_PORT: Final = 9402
 """Port on which the pod with rank 0 serves `/progress` (JSON) and `/metrics` (Prometheus text)."""
@@ -58,59 +63,6 @@ PROGRESS_FILE: Final = "progress.json"
 """Name, in the scratch folder, of the file that holds the newest Progress (replaced atomically)."""
 
 
-class ExitCode(IntEnum):
-    """How a stage ended. DESIGN §4 says what the operator makes of each."""
-
-    OK = 0
-    INVALID_CONFIG = 64
-    INVALID_DATA = 65
-    NOT_FOUND = 66
-    INTERNAL = 70
-    OUT_OF_MEMORY = 71
-    DIVERGED = 72
-    CANNOT_WRITE = 73
-    INTERRUPTED = 75
-    PEER_LOST = 76
-    KILLED = 137
-
-    @property
-    def exit_name(self) -> str:
-        """The name shown to users, for example `invalid-config`."""
-        return self.name.lower().replace("_", "-")
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the same pods would end the same way again: only the user (or a new plan) can mend it."""
-        return self in _FINAL
-
-    @property
-    def is_free(self) -> bool:
-        """Whether a restart does not count against the restart budget."""
-        return self is ExitCode.INTERRUPTED
-
-    @classmethod
-    def of(cls, code: int) -> ExitCode:
-        """The exit code with this number; signals are `KILLED`, numbers nobody assigned are `INTERNAL`."""
-        try:
-            return cls(code)
-        except ValueError:
-            return cls.KILLED if code > _SIGNALS else cls.INTERNAL
-
-
-_SIGNALS: Final = 128
-"""A shell's exit code for a process that a signal ended is this plus the signal's number."""
-
-_FINAL: Final = frozenset(
-    {
-        ExitCode.INVALID_CONFIG,
-        ExitCode.INVALID_DATA,
-        ExitCode.NOT_FOUND,
-        ExitCode.OUT_OF_MEMORY,
-        ExitCode.DIVERGED,
-    }
-)
-
-
 class Stage(StrEnum):
     PREPARE = "prepare"
     TRAIN = "train"
@@ -148,15 +100,24 @@ class Device(StrEnum):
 
 
 class Contract(BaseModel):
-    """Base of everything that crosses between operator and trainer: immutable, camelCase in JSON."""
+    """Base of everything that crosses between operator and trainer: immutable, camelCase in JSON.
+
+    Each side may be newer than the other, so a reader ignores what it does not know.
+    """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True, protected_namespaces=()
+        extra="ignore", frozen=True, alias_generator=to_camel, populate_by_name=True, protected_namespaces=()
     )
 
     def to_json(self) -> str:
         """Compact JSON without the fields that are unset."""
         return self.model_dump_json(by_alias=True, exclude_none=True)
+
+
+class Versioned(Contract):
+    """A whole document of the contract. One of another version is read as far as it goes."""
+
+    version: int = CONTRACT_VERSION
 
 
 Block = dict[str, JsonValue]
@@ -227,14 +188,24 @@ class WorkspacePolicy(Contract):
     handover_secret: str | None = None
 
 
+class ResumeSource(Contract):
+    """Checkpoints of another job."""
+
+    uri: str
+    """A folder that holds checkpoints, or one checkpoint."""
+    secret: str | None = None
+
+
 class CheckpointPolicy(Contract):
     every_steps: int | None = None
     every_seconds: int | None = None
     """With neither, at the end of every epoch."""
     keep: int = Field(default=2, ge=1)
     uri: str | None = None
-    """A second home, in object storage, for every checkpoint."""
+    """Where every checkpoint is copied to, in object storage."""
     secret: str | None = None
+    resume_from: ResumeSource | None = None
+    """Where to begin when the job has no checkpoint of its own. Only read."""
 
 
 class OutputTarget(Contract):
@@ -323,10 +294,12 @@ class Published(Contract):
     """Cut to what fits a termination message; the whole text is in the artifact's samples.json."""
 
 
-class RunConfig(Contract):
+class RunConfig(Versioned):
     """Everything a stage needs to know, apart from where its folders are mounted (see `Env`)."""
 
     job: JobRef
+    attempt: int = Field(default=1, ge=1)
+    """Number of the attempt at this job, for logs, and to tell the gang's pods from those of an attempt before."""
     stage: Stage
     model: ModelSource
     datasets: tuple[DatasetSource, ...] = Field(min_length=1)
@@ -349,7 +322,7 @@ class RunConfig(Contract):
         return self
 
 
-class Progress(Contract):
+class Progress(Versioned):
     """Where a running stage is. Everything but the stage, the time and the message is unset until known."""
 
     stage: Stage
@@ -374,11 +347,16 @@ class Progress(Contract):
     checkpoints: tuple[CheckpointRef, ...] = ()
 
 
-class Result(Contract):
+def _known_exit_code(code: object) -> object:
+    """A newer trainer may have codes of its own."""
+    return ExitCode.of(code) if isinstance(code, int) else code
+
+
+class Result(Versioned):
     """A stage's last word. At most `MAX_RESULT_BYTES` as JSON."""
 
     stage: Stage
-    exit_code: ExitCode
+    exit_code: Annotated[ExitCode, BeforeValidator(_known_exit_code)]
     message: str
     """What happened, for the person who can act on it."""
     field: str | None = None

@@ -35,7 +35,9 @@ def configure(config: RunConfig | None = None, **context: object) -> None:
         cache_logger_on_first_use=True,
     )
     if config is not None:
-        context = {"job": config.job.name, "namespace": config.job.namespace, "uid": config.job.uid, **context}
+        job = config.job
+        identity = {"job": job.name, "namespace": job.namespace, "uid": job.uid, "attempt": config.attempt}
+        context = {**identity, **context}
     structlog.contextvars.bind_contextvars(**context)
 
 

@@ -19,7 +19,7 @@ class TornError(Exception):
 
 
 class FileDigest(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     path: str
     """Relative to the folder, with `/`."""
@@ -30,7 +30,7 @@ class FileDigest(BaseModel):
 class Facts(BaseModel):
     """What a checkpoint's writer knows about it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     step: int
     world_size: int
@@ -47,7 +47,7 @@ class Facts(BaseModel):
 
 
 class Manifest(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     facts: Facts
     files: tuple[FileDigest, ...]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from finetune_trainer.contract import Env, RunConfig, Stage
+from finetune_trainer.contract import CONTRACT_VERSION, Env, RunConfig, Stage, Versioned
 from finetune_trainer.errors import InvalidConfig
 
 
@@ -17,7 +17,9 @@ def read_config(stage: Stage, environ: Mapping[str, str]) -> RunConfig:
     if not name:
         raise InvalidConfig(f"the environment variable {Env.RUN_CONFIG} is not set")
     try:
-        config = RunConfig.model_validate_json(Path(name).read_bytes())
+        text = Path(name).read_bytes()
+        _check_version(Versioned.model_validate_json(text).version)
+        config = RunConfig.model_validate_json(text)
     except OSError as error:
         raise InvalidConfig(f"cannot read the run configuration {name}: {error.strerror}") from error
     except ValidationError as error:
@@ -27,6 +29,17 @@ def read_config(stage: Stage, environ: Mapping[str, str]) -> RunConfig:
     if config.stage is not stage:
         raise InvalidConfig(f"asked to run stage {stage}, but the run configuration is for {config.stage}")
     return config
+
+
+def _check_version(version: int) -> None:
+    """A stage that ignored what a newer operator asks of it would do something else."""
+    if version > CONTRACT_VERSION:
+        raise InvalidConfig(
+            f"the trainer's image is older than the operator: it reads run configurations of version "
+            f"{CONTRACT_VERSION}, and this one has version {version}",
+            field="version",
+            advice="use the trainer image of the operator's version",
+        )
 
 
 def node_rank(environ: Mapping[str, str]) -> int:

@@ -30,7 +30,7 @@ _RECORD: Final = "record.json"
 class Record(BaseModel):
     """Beside the weights: which run made them and what it reported."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     run: str
     result: Result

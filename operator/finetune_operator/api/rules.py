@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 NAME_PATTERN: Final = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+"""Of a FineTuneJob: a DNS-1035 label."""
 LONGEST_NAME: Final = 63
+_LABEL: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_SUBDOMAIN: Final = f"{_LABEL}([.]{_LABEL})*"
+LONGEST_OBJECT_NAME: Final = 253
+"""Of most objects: a DNS-1123 subdomain."""
 USUAL_GPUS_PER_NODE: Final = 8
 DURATION_PATTERN: Final = "^[1-9][0-9]{0,6}(s|m|h)$"
 
@@ -36,23 +41,66 @@ class Rule:
         return value
 
 
-def uri_rule(schemes: tuple[str, ...], example: str) -> Rule:
-    """A URI with one of these schemes."""
-    pattern = f"^({'|'.join(schemes)})://[^[:space:]]+$"
-    listed = ", ".join(f"{scheme}://" for scheme in schemes)
-    compiled = re.compile(pattern.replace("[^[:space:]]", r"\S"))
-    return Rule(
-        cel=f"self.matches('{pattern}')",
-        message=f"must be a URI that starts with one of {listed}, for example {example}",
-        holds=lambda uri: compiled.match(uri) is not None,
+def object_name_rule(kind: str, example: str) -> Rule:
+    """A name that an object of Kubernetes can have: no part of a path, no query."""
+    return _pattern_rule(
+        f"^{_SUBDOMAIN}$",
+        f"must be the name of a {kind} (lower-case letters, digits, '-' and '.', at most {LONGEST_OBJECT_NAME} "
+        f"characters), for example {example}",
     )
 
 
+def uri_rules(schemes: tuple[str, ...], example: str) -> tuple[Rule, ...]:
+    """A URI with one of these schemes, which leads to nowhere but where it says."""
+    listed = ", ".join(f"{scheme}://" for scheme in schemes)
+    message = f"must be a URI that starts with one of {listed}, for example {example}"
+    return (_pattern_rule(f"^({'|'.join(schemes)})://[^[:space:]]+$", message), _NO_PARENT, _CLAIM_URI)
+
+
+def _pattern_rule(pattern: str, message: str) -> Rule:
+    """A text that the whole pattern matches. The pattern is read by RE2 and by Python alike."""
+    compiled = _compiled(pattern)
+    return Rule(
+        cel=f"self.matches('{pattern}')",
+        message=message,
+        holds=lambda text: compiled.search(text) is not None,
+    )
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """In Python `$` also matches before a newline at the end, and there are no POSIX classes."""
+    return re.compile(pattern.replace("[^[:space:]]", r"\S").replace("$", r"\Z"))
+
+
+_PARENT_PATTERN: Final = "/[.][.](/|$)"
+_NO_PARENT: Final = Rule(
+    cel=f"!self.matches('{_PARENT_PATTERN}')",
+    message="must not hold '..' as a part of its path: write the path that is meant",
+    holds=lambda uri: _compiled(_PARENT_PATTERN).search(uri) is None,
+)
+_CLAIM_PATTERN: Final = f"^pvc://{_SUBDOMAIN}(/.*)?$"
+_CLAIM_URI: Final = Rule(
+    cel=f"!self.startsWith('pvc://') || self.matches('{_CLAIM_PATTERN}')",
+    message="must name a PersistentVolumeClaim after pvc:// (lower-case letters, digits, '-' and '.'), for example "
+    "pvc://team-data/models",
+    holds=lambda uri: not uri.startswith("pvc://") or _compiled(_CLAIM_PATTERN).search(uri) is not None,
+)
+JOB_NAME: Final = _pattern_rule(
+    NAME_PATTERN,
+    "must be the name of a FineTuneJob of this namespace (a lower-case letter, then lower-case letters, digits and "
+    "'-'), for example support-bot",
+)
+MOST_STEPS: Final = 1_000_000_000
 EVERY: Final = Rule(
-    cel=f"type(self) == int ? self >= 1 : self.matches('{DURATION_PATTERN}')",
+    cel=f"type(self) == int ? self >= 1 && self <= {MOST_STEPS} : self.matches('{DURATION_PATTERN}')",
     message="must be a number of steps (500) or a time such as 90s, 15m or 1h",
     holds=lambda every: (
-        every is None or (every >= 1 if isinstance(every, int) else re.match(DURATION_PATTERN, every) is not None)
+        every is None
+        or (
+            1 <= every <= MOST_STEPS
+            if isinstance(every, int)
+            else _compiled(DURATION_PATTERN).search(every) is not None
+        )
     ),
 )
 MOST_HELD_OUT: Final = 0.5
@@ -65,7 +113,7 @@ NAME: Final = Rule(
     cel=f"self.metadata.name.size() <= {LONGEST_NAME} && self.metadata.name.matches('{NAME_PATTERN}')",
     message="metadata.name must be at most 63 characters, begin with a lower-case letter and hold only lower-case "
     "letters, digits and '-': pods and Services are named after it",
-    holds=lambda job: len(job.metadata.name) <= LONGEST_NAME and re.match(NAME_PATTERN, job.metadata.name) is not None,
+    holds=lambda job: len(job.metadata.name) <= LONGEST_NAME and JOB_NAME.holds(job.metadata.name),
 )
 GPUS: Final = Rule(
     cel="has(self.gpusPerNode) ? self.gpus % self.gpusPerNode == 0 : self.gpus <= 8 || self.gpus % 8 == 0",
@@ -87,7 +135,17 @@ STORAGE_CLASS: Final = Rule(
         spec.workspace is None or spec.workspace.storage_class_name is None or spec.workspace.size is not None
     ),
 )
-SPEC_RULES: Final = (GPUS, WORKSPACE, STORAGE_CLASS)
+RESUME_FROM: Final = Rule(
+    cel="!has(self.checkpoints) || !has(self.checkpoints.resumeFrom) || "
+    "has(self.checkpoints.resumeFrom.job) != has(self.checkpoints.resumeFrom.uri)",
+    message="checkpoints.resumeFrom takes exactly one of job (a FineTuneJob of this namespace) and uri (a folder of "
+    "checkpoints)",
+    holds=lambda spec: (
+        spec.checkpoints.resume_from is None
+        or (spec.checkpoints.resume_from.job is not None) != (spec.checkpoints.resume_from.uri is not None)
+    ),
+)
+SPEC_RULES: Final = (GPUS, WORKSPACE, STORAGE_CLASS, RESUME_FROM)
 
 FIXED_ONCE_STARTED: Final = (
     *("model", "template", "datasets", "gpus", "gpusPerNode", "training", "data"),

@@ -12,30 +12,49 @@ from typing import Annotated, Any, Final, Self
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from finetune_operator.api.base import ApiModel
-from finetune_operator.api.rules import EVERY, HELD_OUT, SPEC_RULES, uri_rule
+from finetune_operator.api.rules import (
+    EVERY,
+    HELD_OUT,
+    JOB_NAME,
+    LONGEST_NAME,
+    LONGEST_OBJECT_NAME,
+    SPEC_RULES,
+    Rule,
+    object_name_rule,
+    uri_rules,
+)
 from finetune_trainer.contract import DataFormat, LossOn, Method, Objective
 
-OBJECT_NAME: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 QUANTITY: Final = r"^[1-9][0-9]*(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"
 READ_SCHEMES: Final = ("hf", "s3", "pvc", "https", "pkg", "file")
 WRITE_SCHEMES: Final = ("s3", "pvc", "file")
+LONGEST_URI: Final = 1024
+TEN_YEARS: Final = 315_360_000
+"""In seconds: a moment that far ahead can still be written as a date."""
 FREE_FORM: Final[dict[str, Any]] = {"x-kubernetes-preserve-unknown-fields": True}
 
 
-def _uri(schemes: tuple[str, ...], example: str) -> tuple[AfterValidator, Any]:
-    rule = uri_rule(schemes, example)
-    extra: dict[str, Any] = {"x-kubernetes-validations": [rule.as_schema()]}
-    return AfterValidator(rule.check), Field(min_length=1, max_length=1024, json_schema_extra=extra)
+def _text(longest: int, *rules: Rule) -> tuple[Any, ...]:
+    """What annotates a text of at most so many characters that keeps the rules."""
+    extra: dict[str, Any] = {"x-kubernetes-validations": [rule.as_schema() for rule in rules]}
+    checks = (AfterValidator(rule.check) for rule in rules)
+    return *checks, Field(min_length=1, max_length=longest, json_schema_extra=extra)
 
 
-ModelUri = Annotated[str, *_uri(READ_SCHEMES, "hf://meta-llama/Llama-3.1-8B-Instruct")]
-DatasetUri = Annotated[str, *_uri(READ_SCHEMES, "s3://team/support.jsonl")]
-WriteUri = Annotated[str, *_uri(WRITE_SCHEMES, "s3://team/models/support-bot")]
+ModelUri = Annotated[str, *_text(LONGEST_URI, *uri_rules(READ_SCHEMES, "hf://meta-llama/Llama-3.1-8B-Instruct"))]
+DatasetUri = Annotated[str, *_text(LONGEST_URI, *uri_rules(READ_SCHEMES, "s3://team/support.jsonl"))]
+WriteUri = Annotated[str, *_text(LONGEST_URI, *uri_rules(WRITE_SCHEMES, "s3://team/models/support-bot"))]
+CheckpointUri = Annotated[str, *_text(LONGEST_URI, *uri_rules(WRITE_SCHEMES, "s3://team/checkpoints"))]
+SecretName = Annotated[str, *_text(LONGEST_OBJECT_NAME, object_name_rule("Secret", "s3-credentials"))]
+TemplateName = Annotated[str, *_text(LONGEST_OBJECT_NAME, object_name_rule("template", "lora"))]
+ClaimName = Annotated[str, *_text(LONGEST_OBJECT_NAME, object_name_rule("PersistentVolumeClaim", "team-data"))]
+StorageClassName = Annotated[str, *_text(LONGEST_OBJECT_NAME, object_name_rule("StorageClass", "fast-ssd"))]
+JobName = Annotated[str, *_text(LONGEST_NAME, JOB_NAME)]
 Block = Annotated[dict[str, JsonValue], Field(json_schema_extra=FREE_FORM)]
 
 
 class SecretRef(ApiModel):
-    name: str = Field(min_length=1, max_length=253, pattern=OBJECT_NAME)
+    name: SecretName
     """Name of a Secret in the job's namespace. Keys that are read: AWS_ACCESS_KEY_ID,
     AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION, HF_TOKEN."""
 
@@ -74,7 +93,7 @@ class TemplateKind(StrEnum):
 
 
 class TemplateRef(ApiModel):
-    name: str = Field(min_length=1, max_length=253)
+    name: TemplateName
     """Name of the template, for example lora, qlora or full."""
     kind: TemplateKind | None = None
     """Where to look; without it, a FineTuneTemplate in the job's namespace first, then a
@@ -142,6 +161,18 @@ class OutputSpec(ApiModel):
     """Credentials for the bucket."""
 
 
+class ResumeFrom(ApiModel):
+    """Where training begins: at a checkpoint that another job has made."""
+
+    job: JobName | None = None
+    """A FineTuneJob of this namespace: training begins at its newest checkpoint that verifies."""
+    uri: CheckpointUri | None = None
+    """A checkpoint's folder, or a folder of checkpoints whose newest one that verifies is taken:
+    s3://bucket/folder, pvc://claim/folder or file:///folder."""
+    secret_ref: SecretRef | None = None
+    """Credentials for the bucket that holds the checkpoints."""
+
+
 class CheckpointsSpec(ApiModel):
     every: Annotated[
         int | str | None,
@@ -156,14 +187,16 @@ class CheckpointsSpec(ApiModel):
     a folder of its own in it."""
     secret_ref: SecretRef | None = None
     """Credentials for the bucket."""
+    resume_from: ResumeFrom | None = None
+    """Begins at another job's checkpoint instead of at the model's own weights."""
 
 
 class WorkspaceSpec(ApiModel):
-    claim: str | None = Field(default=None, min_length=1, max_length=253)
+    claim: ClaimName | None = None
     """An existing PersistentVolumeClaim of the job's namespace; the job keeps to a folder of its own in it."""
     size: str | None = Field(default=None, pattern=QUANTITY, max_length=32)
     """Creates a PersistentVolumeClaim of this size, for example 50Gi."""
-    storage_class_name: str | None = Field(default=None, min_length=1, max_length=253)
+    storage_class_name: StorageClassName | None = None
     """Storage class of the claim to create; the cluster's default without it."""
 
 
@@ -173,7 +206,7 @@ class RunPolicy(ApiModel):
     max_restarts: int = Field(default=3, ge=0, le=1000)
     """How often training restarts from the newest checkpoint after a fault. Interruptions by the cluster
     (eviction, preemption, drain) are not counted."""
-    active_deadline_seconds: int | None = Field(default=None, ge=1)
+    active_deadline_seconds: int | None = Field(default=None, ge=1, le=TEN_YEARS)
     """The job fails when it has not finished this many seconds after it started."""
 
 

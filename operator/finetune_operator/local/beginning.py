@@ -13,16 +13,13 @@ from finetune_operator.api.status import JobStatus, Phase, Reason
 from finetune_operator.local.artifacts import local_folder
 from finetune_operator.local.folders import JobFolder
 from finetune_operator.plan.model.resolved import ResolvedSpec
+from finetune_trainer.contract import ExitCode
 
 _WORTH_RESUMING: Final = frozenset(
     {
-        Reason.INTERNAL,
-        Reason.OUT_OF_MEMORY,
-        Reason.CANNOT_WRITE,
-        Reason.PEER_LOST,
-        Reason.KILLED,
         Reason.RESTARTS_EXHAUSTED,
         Reason.DEADLINE_EXCEEDED,
+        *(Reason[code.name] for code in ExitCode if code.is_resumable),
     }
 )
 """Failures after which the checkpoints are as good as before."""

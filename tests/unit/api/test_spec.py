@@ -47,6 +47,22 @@ def test_each_of_them_is_needed(missing: str) -> None:
         ({"workspace": {"claim": "a", "size": "1Gi"}}, "exactly one of claim"),
         ({"workspace": {}}, "exactly one of claim"),
         ({"workspace": {"claim": "a", "storageClassName": "fast"}}, "storageClassName only applies"),
+        ({"workspace": {"claim": "../../other/secrets/db"}}, "name of a PersistentVolumeClaim"),
+        ({"workspace": {"claim": "x?watch=true"}}, "name of a PersistentVolumeClaim"),
+        ({"workspace": {"claim": "team\n"}}, "name of a PersistentVolumeClaim"),
+        ({"workspace": {"size": "1Gi", "storageClassName": "a%2fb"}}, "name of a StorageClass"),
+        ({"template": {"name": "a..b"}}, "name of a template"),
+        ({"model": {"uri": "hf://a/b", "secretRef": {"name": "-x"}}}, "name of a Secret"),
+        ({"model": {"uri": "pvc://claim?x/model"}}, "must name a PersistentVolumeClaim"),
+        ({"model": {"uri": "pvc://claim/../model"}}, "must not hold '..'"),
+        ({"output": {"uri": "file:///a/.."}}, "must not hold '..'"),
+        ({"output": {"uri": "s3://team/model\n"}}, "must be a URI that starts with one of s3://"),
+        ({"checkpoints": {"resumeFrom": {}}}, "exactly one of job"),
+        ({"checkpoints": {"resumeFrom": {"job": "a", "uri": "s3://a/b"}}}, "exactly one of job"),
+        ({"checkpoints": {"resumeFrom": {"job": "a.b"}}}, "name of a FineTuneJob"),
+        ({"checkpoints": {"resumeFrom": {"uri": "https://host/x"}}}, "starts with one of s3://"),
+        ({"runPolicy": {"activeDeadlineSeconds": 10**12}}, "less than or equal to 315360000"),
+        ({"checkpoints": {"every": 10**12}}, "a number of steps"),
         ({"checkpoints": {"every": "15"}}, "a number of steps"),
         ({"checkpoints": {"every": 0}}, "a number of steps"),
         ({"data": {"validationFraction": 0.9}}, "hold out half"),
@@ -59,7 +75,22 @@ def test_a_bad_spec_is_refused_in_words(change: dict[str, Any], words: str) -> N
         JobSpec.model_validate(SMALLEST | change)
 
 
-@pytest.mark.parametrize("name", ["x" * 64, "1st", "Support", "a.b"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"uri": "hf://a/b", "secretRef": {"name": "team.example.org"}}},
+        {"workspace": {"claim": "0-data.v2"}},
+        {"model": {"uri": "pvc://team.data"}},
+        {"model": {"uri": "pvc://team-data/a..b/...c/model"}},
+        {"checkpoints": {"resumeFrom": {"job": "yesterday-1"}}},
+        {"checkpoints": {"resumeFrom": {"uri": "pvc://team/checkpoints", "secretRef": {"name": "x"}}}},
+    ],
+)
+def test_every_name_that_kubernetes_allows_is_allowed(change: dict[str, Any]) -> None:
+    JobSpec.model_validate(SMALLEST | change)
+
+
+@pytest.mark.parametrize("name", ["x" * 64, "1st", "Support", "a.b", "a\n"])
 def test_a_name_that_pods_cannot_have_is_refused(name: str) -> None:
     with pytest.raises(ValidationError, match="pods and Services are named after it"):
         FineTuneJob.model_validate({"metadata": {"name": name}, "spec": SMALLEST})

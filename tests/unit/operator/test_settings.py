@@ -34,6 +34,17 @@ def test_the_planners_settings_are_below_plan(monkeypatch: pytest.MonkeyPatch) -
     assert (settings.trainer_image, settings.termination_grace_seconds) == ("registry/trainer:2", 60)
 
 
+def test_structured_settings_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to(
+        monkeypatch,
+        PLAN__PROPAGATED_PREFIXES='["example.org/", "kueue.x-k8s.io/"]',
+        PLAN__ENFORCED_POD_TEMPLATE='{"spec": {"hostNetwork": false}}',
+    )
+    settings = load().plan
+    assert settings.propagated_prefixes == ("example.org/", "kueue.x-k8s.io/")
+    assert settings.enforced_pod_template == {"spec": {"hostNetwork": False}}
+
+
 def test_a_value_that_makes_no_sense_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     set_to(monkeypatch, WORKERS="many", PLAN__RUN_AS_USER="0")
     with pytest.raises(SettingsError) as raised:

@@ -13,6 +13,7 @@ from finetune_operator.plan.model.problems import SpecProblem
 from finetune_operator.plan.model.resolved import ResolvedSpec
 from finetune_operator.plan.model.settings import PlanSettings
 from finetune_operator.plan.resolve.resolver import claim_names, resolve, secret_names
+from finetune_operator.plan.resolve.sources import secret_fields
 from finetune_trainer.contract import Device, Method, Stage, Topology
 
 
@@ -170,3 +171,16 @@ def test_a_pod_template_cannot_take_the_operators_labels_away() -> None:
     job = stage_manifests(a_job(), spec, Stage.PREPARE, SETTINGS)[-1]
     assert job["spec"]["template"]["metadata"]["labels"][label] == "support-bot"
     assert job["spec"]["template"]["metadata"]["labels"]["team"] == "a"
+
+
+def test_a_checkpoint_to_begin_at_brings_its_claim_and_its_secret() -> None:
+    resumed = {"uri": "pvc://archive/checkpoints", "secretRef": {"name": "old"}}
+    job = a_job(checkpoints={"resumeFrom": resumed})
+    assert "archive" in claim_names(job)
+    assert "old" in secret_names(job)
+    assert "archive" in resolved(checkpoints={"resumeFrom": resumed}).claims
+
+
+def test_a_job_to_begin_from_brings_its_secret() -> None:
+    job = a_job(checkpoints={"resumeFrom": {"job": "yesterday", "secretRef": {"name": "old"}}})
+    assert secret_fields(job)["old"] == "spec.checkpoints.resumeFrom.secretRef.name"

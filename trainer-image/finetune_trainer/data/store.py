@@ -37,7 +37,7 @@ class PreparedDataset:
 class Receipt(BaseModel):
     """What a dataset folder holds. Equal keys were made from equal inputs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     key: str
     prepared: PreparedData

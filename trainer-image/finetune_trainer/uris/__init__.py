@@ -40,7 +40,7 @@ class Fetched:
 class _Receipt(BaseModel):
     """What a download folder holds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     uri: str
     asked_revision: str | None

@@ -20,6 +20,24 @@ class PlanSettings(BaseModel):
     """Storage class of claims made for jobs; the cluster's default without it."""
     pod_template: dict[str, JsonValue] = Field(default_factory=dict)
     """A partial PodTemplateSpec (JSON) under every template's and job's own: tolerations, volumes, an image."""
+    enforced_pod_template: dict[str, JsonValue] = Field(default_factory=dict)
+    """A partial PodTemplateSpec (JSON) that is merged last, over every template's and job's own, so that none of
+    them can override it: a security context, a runtime class, an image."""
+    propagated_prefixes: tuple[str, ...] = ("kueue.x-k8s.io/priority-class",)
+    """Labels and annotations of a FineTuneJob that begin with one of these (a JSON list) pass to its Jobs and pods: a
+    cost centre, a priority class."""
+    cpu_per_gpu: int = Field(default=4, ge=0, le=256)
+    """CPUs that a pod asks for by default for each of its GPUs; 0 asks for none."""
+    memory_per_gpu_gib: int = Field(default=16, ge=0, le=4096)
+    """Memory in GiB that a pod asks for by default for each of its GPUs; 0 asks for none."""
+    cpu_millis_per_process: int = Field(default=250, ge=0, le=256_000)
+    """Thousandths of a CPU that a pod asks for by default for each process that trains on CPU; 0 asks for none."""
+    memory_mib_per_process: int = Field(default=1024, ge=0, le=4_194_304)
+    """Memory in MiB that a pod asks for by default for each process that trains on CPU; 0 asks for none."""
+    prepare_cpu_millis: int = Field(default=500, ge=0, le=256_000)
+    """Thousandths of a CPU that the prepare stage's pod asks for by default; 0 asks for none."""
+    prepare_memory_mib: int = Field(default=1024, ge=0, le=4_194_304)
+    """Memory in MiB that the prepare stage's pod asks for by default; 0 asks for none."""
     gpu_resource: str = "nvidia.com/gpu"
     """Extended resource that a GPU is asked for by."""
     run_as_user: int = Field(default=65532, ge=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -20,16 +20,6 @@ _SIGTERM: Final = 143
 _FAR_FUTURE: Final = datetime.max.replace(tzinfo=UTC)
 _EXIT_CODE: Final = re.compile(r"exit code (\d+)")
 _OUT_OF_HOST_MEMORY: Final = "OOMKilled"
-
-_ADVICE: Final[Mapping[ExitCode, str]] = {
-    ExitCode.INVALID_CONFIG: "Correct the spec and apply it as a new FineTuneJob",
-    ExitCode.INVALID_DATA: "Correct the data, or raise spec.data.invalidTolerancePercent",
-    ExitCode.NOT_FOUND: "Check the URI and the credentials in its secretRef",
-    ExitCode.OUT_OF_MEMORY: "Lower trainerConfig.per_device_train_batch_size or maxSequenceLength in spec.training",
-    ExitCode.DIVERGED: "Lower trainerConfig.learning_rate in spec.training; the last good checkpoint is kept",
-    ExitCode.CANNOT_WRITE: "Check the space and the permissions of the workspace and of spec.output.uri",
-    ExitCode.KILLED: "Look at the events of its node",
-}
 
 
 @dataclass(frozen=True)
@@ -69,7 +59,7 @@ def cause_of_job(job: StageJob) -> Cause:
     """From the Job's own words, when no pod is left to tell."""
     told = _EXIT_CODE.search(job.failure)
     code = ExitCode.of(int(told[1])) if told else ExitCode.INTERNAL
-    return Cause(code, sentence(f"the Job {job.name} failed: {job.failure or 'no reason given'}", _ADVICE.get(code)))
+    return Cause(code, sentence(f"the Job {job.name} failed: {job.failure or 'no reason given'}", code.advice))
 
 
 def vanished(pods: Iterable[PodState], attempt: Attempt) -> Cause | None:
@@ -114,7 +104,7 @@ def _text(pod: PodState, code: ExitCode) -> str:
     result = pod.result
     if result is not None and result.exit_code is not ExitCode.OK:
         where = f"{result.field}: " if result.field and result.field not in result.message else ""
-        return sentence(f"{where}{result.message}", result.advice or _ADVICE.get(code))
+        return sentence(f"{where}{result.message}", result.advice or code.advice)
     if pod.reason == _OUT_OF_HOST_MEMORY:
         return sentence(
             f"the pod {pod.name} went over its memory limit ({_OUT_OF_HOST_MEMORY})",
@@ -124,7 +114,7 @@ def _text(pod: PodState, code: ExitCode) -> str:
         return f"the cluster stopped the pod {pod.name} ({pod.reason or 'told to stop'})"
     ended = "was lost" if pod.exit_code is None else f"ended with exit code {pod.exit_code} ({code.exit_name})"
     words = f": {_tail(pod.last_words)}" if pod.last_words else ""
-    return sentence(f"the pod {pod.name} {ended}{words}", _ADVICE.get(code))
+    return sentence(f"the pod {pod.name} {ended}{words}", code.advice)
 
 
 def _tail(words: str) -> str:

@@ -37,6 +37,9 @@ def uris(spec: JobSpec) -> Iterator[NamedUri]:
         yield _named("spec.output", spec.output.uri, spec.output.secret_ref)
     if spec.checkpoints.uri is not None:
         yield _named("spec.checkpoints", spec.checkpoints.uri, spec.checkpoints.secret_ref)
+    resumed = spec.checkpoints.resume_from
+    if resumed is not None and resumed.uri is not None:
+        yield _named("spec.checkpoints.resumeFrom", resumed.uri, resumed.secret_ref)
 
 
 def _named(parent: str, uri: str, secret: SecretRef | None) -> NamedUri:
@@ -46,6 +49,9 @@ def _named(parent: str, uri: str, secret: SecretRef | None) -> NamedUri:
 def secret_fields(job: FineTuneJob) -> dict[str, str]:
     """The field that names each Secret, by the Secret's name."""
     named = [(uri.secret, uri.field.removesuffix(".uri") + ".secretRef.name") for uri in uris(job.spec)]
+    resumed = job.spec.checkpoints.resume_from
+    if resumed is not None and resumed.secret_ref is not None:
+        named.append((resumed.secret_ref.name, "spec.checkpoints.resumeFrom.secretRef.name"))
     return {secret: field for secret, field in reversed(named) if secret is not None}
 
 
