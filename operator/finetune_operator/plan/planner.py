@@ -2,77 +2,69 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
-from finetune_operator.api.status import MAX_MESSAGE, JobStatus, Phase, Reason
+from finetune_operator.api.status import MAX_MESSAGE, Attempt, JobStatus, Phase, Reason
 from finetune_operator.plan.manifests.stages import resolved_config_map
 from finetune_operator.plan.model import attempts
 from finetune_operator.plan.model.context import Decision, Health, Policy, PolicyContext
 from finetune_operator.plan.model.observed import Observed
-from finetune_operator.plan.model.plan import Action, Apply, EventType, JobEvent, Plan
+from finetune_operator.plan.model.plan import Create, EventType, Fault, JobEvent, NameTaken, Obstacle, Plan, Refusal
 from finetune_operator.plan.model.problems import SpecProblem
 from finetune_operator.plan.model.resolved import ResolvedSpec
 from finetune_operator.plan.model.settings import PlanSettings
 from finetune_operator.plan.model.text import cut, sentence
-from finetune_operator.plan.policies import launch, restart, suspend, termination
-from finetune_operator.plan.policies.running import watch
+from finetune_operator.plan.policies import launch, restart, running, suspend, termination
+from finetune_operator.plan.policies.reopen import follow_up
 from finetune_operator.plan.resolve.acceptance import RECHECK_SECONDS, accepted
 from finetune_operator.plan.resolve.resolver import resolve
 from finetune_operator.plan.status.conditions import conditions
-from finetune_operator.plan.status.events import milestones, refusal, story
-from finetune_operator.plan.status.next_status import begins, conclude
+from finetune_operator.plan.status.events import events_between, milestones, refusal
+from finetune_operator.plan.status.next_status import begins, next_status
 from finetune_operator.plan.status.progress import with_progress
 from finetune_operator.plan.status.results import current_stage, with_results
 from finetune_trainer.contract import Stage
 
 POLICIES: Final[tuple[Policy, ...]] = (
-    termination.succeed,
-    termination.deadline,
-    launch.await_deletion,
-    termination.fail,
-    suspend.suspend,
-    launch.recover_result,
-    restart.restart,
-    suspend.resume,
+    termination.succeed,  # before all others: a result that is there ends the job whatever else is the matter
+    termination.deadline,  # before what waits, so that waiting ends, too
+    launch.await_deletion,  # before what reads the Job: one that is going tells nothing about the next
+    termination.fail,  # before suspend and restart: a user error comes again however the job goes on
+    termination.clear_leftover,  # before restart, which would take the operator's own deadline for a fault
+    suspend.suspend,  # before what starts pods
+    launch.recover_result,  # before restart: a Job that is complete has no rank to lose
+    restart.restart,  # before launch: the attempt's end has to be in the status before the next one begins
     launch.launch,
-    watch,
+    running.running,  # always answers
 )
-"""In the order in which they are asked; `watch` always answers."""
+"""In the order in which they are asked. Each says itself when it wants to be asked again (`requeue_after`)."""
 
 _UNPROCESSABLE: Final = 422
 _OF_THE_PODS: Final = ("spec.template", "Kind=Job")
 """How a refusal names the part of a Job that podTemplate shapes: by field, or by the kind as a whole."""
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """What the API server answered to an action."""
-
-    status: int
-    """HTTP status: 422 invalid, 403 forbidden (quota, admission, RBAC)."""
-    reason: str
-    """The reason of its Status object: Invalid, Forbidden, ..."""
-    message: str
+_GOING_SECONDS: Final = 2.0
 
 
 def plan(observed: Observed, now: datetime, settings: PlanSettings) -> Plan:
     """What the job needs next: things to do, the status to show, the events to send."""
     before = observed.job.status or JobStatus()
-    if observed.job.metadata.deletion_timestamp or before.phase.is_terminal:
+    if observed.job.metadata.deletion_timestamp:
         return Plan(before)
+    if before.phase.is_terminal:
+        return follow_up(observed, before, now)
     try:
         spec = accepted(observed, settings)
     except SpecProblem as problem:
         return _stalled(observed, problem.reason, problem.message, now)
     context = _context(observed, spec, now, settings)
     decision = decide(context)
-    after = conclude(context, decision)
+    after = next_status(context, decision)
     return Plan(
         status=after,
         actions=decision.actions + _fix_spec(context, decision),
-        events=(*_spec_change(context), *decision.events, *story(before, after, spec)),
+        after_status=decision.after_status,
+        events=(*_spec_change(context), *decision.events, *events_between(before, after, spec)),
         requeue_after=_requeue(context, decision),
     )
 
@@ -82,14 +74,36 @@ def decide(context: PolicyContext) -> Decision:
     return next(decision for policy in POLICIES if (decision := policy(context)) is not None)
 
 
-def rejected(observed: Observed, plan: Plan, rejection: Rejection, now: datetime) -> Plan:
-    """What to show when the API server refused one of `plan`'s actions: no actions, tried again after a while.
+def stalled(observed: Observed, obstacle: Obstacle, now: datetime) -> Plan:
+    """What to show when a plan could not be carried out: no actions, tried again after a while.
 
-    The status is the one from before the plan (with what pods have left behind), since the plan was not
-    carried out; the actions that were done before the refusal are done again, which changes nothing.
+    The status is the one from before the plan (with what pods have left behind); what was done of it before the
+    obstacle is done again, which changes nothing.
     """
-    invalid = rejection.status == _UNPROCESSABLE
-    from_pods = invalid and any(sign in rejection.message for sign in _OF_THE_PODS)
+    match obstacle:
+        case Refusal():
+            reason, message = _refused(observed, obstacle)
+        case NameTaken(is_going=True):
+            reason = Reason.PREDECESSOR
+            message = f"the {obstacle.kind} {obstacle.name} ({obstacle.owner}) has to go first; it is being deleted"
+        case NameTaken():
+            reason = Reason.NAME_TAKEN
+            message = (
+                f"the job needs the name of the {obstacle.kind} {obstacle.name}, which belongs to {obstacle.owner}. "
+                "Delete or rename that object, or apply the job under another name; nothing is taken over"
+            )
+        case Fault():
+            reason = Reason.FAULT
+            message = sentence(
+                f"failed {obstacle.tries} times in a row: {obstacle.message}",
+                "It is tried again by itself; the operator's log has the whole story",
+            )
+    return _stalled(observed, reason, message, now)
+
+
+def _refused(observed: Observed, refusal: Refusal) -> tuple[Reason, str]:
+    invalid = refusal.status == _UNPROCESSABLE
+    from_pods = invalid and any(sign in refusal.message for sign in _OF_THE_PODS)
     advice = (
         "Correct podTemplate, in the job or in its template"
         if from_pods
@@ -97,21 +111,38 @@ def rejected(observed: Observed, plan: Plan, rejection: Rejection, now: datetime
         if invalid
         else "Free some quota, or ask whoever sets the policy; it is tried again by itself"
     )
-    what = f" in stage {plan.status.stage}" if plan.status.stage else ""
-    message = sentence(f"the API server refused what the job needs{what}: {rejection.message}", advice)
-    return _stalled(observed, Reason.INVALID_SPEC if from_pods else Reason.REJECTED, message, now)
+    stage = observed.job.status.stage if observed.job.status else None
+    what = f" in stage {stage}" if stage else ""
+    message = sentence(f"the API server refused what the job needs{what}: {refusal.message}", advice)
+    return Reason.INVALID_SPEC if from_pods else Reason.REJECTED, message
 
 
 def _context(observed: Observed, spec: ResolvedSpec, now: datetime, settings: PlanSettings) -> PolicyContext:
     status = with_results(observed, now)
     stage = current_stage(status)
     status = with_progress(status, observed, stage, now, settings)
-    attempt = attempts.current(status, observed.stages.get(stage), now) if stage is Stage.TRAIN else None
-    return PolicyContext(observed, now, settings, spec, status, stage, attempt)
+    context = PolicyContext(observed, now, settings, spec, status, stage)
+    return context if stage is not Stage.TRAIN else context.with_attempt(_attempt(context))
+
+
+def _attempt(context: PolicyContext) -> Attempt | None:
+    """The current attempt, with the moment at which all of its pods were first seen to run."""
+    job = context.stage_job
+    attempt = attempts.current(context.status, job, context.spec.topology, context.now)
+    if attempt is None or job is None or attempt.is_over or attempt.running_since is not None:
+        return attempt
+    members = attempts.pods_of(job, attempt, context.status.attempts)
+    nodes = (attempt.topology or context.spec.topology).nodes
+    if {pod.index for pod in members if pod.is_up} < set(range(nodes)):
+        return attempt
+    seen = {"running_since": attempts.whole_seconds(context.now), "last_pod_created": attempts.newest_pod(members)}
+    return attempt.model_copy(update=seen)
 
 
 def _stalled(observed: Observed, reason: Reason, message: str, now: datetime) -> Plan:
-    """Nothing is done until somebody mends it; looked at again after a while."""
+    """Nothing is done until somebody acts (or, for a predecessor, until it is gone); looked at again after a while."""
+    going = reason is Reason.PREDECESSOR
+    health, recheck = (Health.CHANGING, _GOING_SECONDS) if going else (Health.STUCK, RECHECK_SECONDS)
     before = observed.job.status or JobStatus()
     changes: dict[str, Any] = {
         "phase": Phase.PENDING if before.start_time is None else before.phase,
@@ -120,20 +151,20 @@ def _stalled(observed: Observed, reason: Reason, message: str, now: datetime) ->
         "observed_generation": observed.job.metadata.generation,
     }
     after = with_results(observed, now).model_copy(update=changes)
-    shown = conditions(before.conditions, after, reason, Health.STUCK, now)
+    shown = conditions(before.conditions, after, reason, health, now)
     after = after.model_copy(update={"conditions": shown})
     told = (*milestones(before, after), *refusal(before, after, reason))
-    return Plan(after, events=told, requeue_after=RECHECK_SECONDS)
+    return Plan(after, events=told, requeue_after=recheck)
 
 
-def _fix_spec(context: PolicyContext, decision: Decision) -> tuple[Action, ...]:
-    """The resolved spec is fixed last of all that a start does: where it stands, the job has started.
+def _fix_spec(context: PolicyContext, decision: Decision) -> tuple[Create, ...]:
+    """The resolved spec is fixed last of all that a start does: where it is, the job has started.
 
     Were it first and the Job refused, a spec that is corrected then would meet one that cannot change.
     """
     if context.observed.resolved is not None or not begins(context, decision):
         return ()
-    return (Apply(resolved_config_map(context.job, context.spec)),)
+    return (Create(resolved_config_map(context.job, context.spec)),)
 
 
 def _spec_change(context: PolicyContext) -> tuple[JobEvent, ...]:
@@ -143,7 +174,7 @@ def _spec_change(context: PolicyContext) -> tuple[JobEvent, ...]:
     if status.start_time is None or observed.template is None or seen:
         return ()
     try:
-        fresh = resolve(observed.job, observed.template, context.settings)
+        fresh = resolve(observed.job, observed.template, context.settings, observed.resume_from)
         unchanged = fresh.config_hash == context.spec.config_hash
     except SpecProblem:
         unchanged = False
@@ -157,8 +188,7 @@ def _spec_change(context: PolicyContext) -> tuple[JobEvent, ...]:
 def _requeue(context: PolicyContext, decision: Decision) -> float | None:
     """When the decision wants it, or when the deadline comes, whichever is sooner."""
     due = [] if decision.requeue_after is None else [decision.requeue_after]
-    limit, started = context.job.spec.run_policy.active_deadline_seconds, context.status.start_time
-    if limit is not None and not decision.phase.is_terminal and begins(context, decision):
-        left = (started or context.now) + timedelta(seconds=limit) - context.now
-        due.append(max(0.0, left.total_seconds()))
+    ends = termination.deadline_of(context.job, context.status)
+    if ends is not None and not decision.phase.is_terminal:
+        due.append(max(0.0, (ends - context.now).total_seconds()))
     return min(due, default=None)

@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from finetune_operator.api.resources import FineTuneJob
+from finetune_operator.plan.manifests.requests import pod_resources
 from finetune_operator.plan.model import names
 from finetune_operator.plan.model.plan import Manifest
 from finetune_operator.plan.model.resolved import ResolvedSpec
-from finetune_operator.plan.model.settings import PlanSettings
 from finetune_operator.plan.resolve.merge import merge_pod_templates
-from finetune_trainer.contract import PROGRESS_PORT, RENDEZVOUS_PORT, RUN_CONFIG_FILE, Device, Env, Stage
+from finetune_trainer.contract import PROGRESS_PORT, RENDEZVOUS_PORT, RUN_CONFIG_FILE, Env, RunConfig, Stage
 
+_RUN_CONFIG: Final = {
+    "path": RUN_CONFIG_FILE,
+    "fieldRef": {"fieldPath": f"metadata.annotations['{names.ANNOTATION_RUN_CONFIG}']"},
+}
 _SAVING_SECONDS: Final = 10
 """What the trainer leaves of the grace period for its last words."""
 
 
-def pod_template(job: FineTuneJob, resolved: ResolvedSpec, stage: Stage, settings: PlanSettings) -> Manifest:
-    """The PodTemplateSpec of a stage. Labels and restart policy are the operator's, whatever podTemplate says."""
-    base: Manifest = {"metadata": {"labels": names.labels(job.metadata.name, stage)}}
-    base["spec"] = _pod_spec(job, resolved, stage, settings)
+def pod_template(job: FineTuneJob, resolved: ResolvedSpec, config: RunConfig) -> Manifest:
+    """The PodTemplateSpec of a stage: ours, the job's podTemplate over it, the administrator's enforced part over both.
+
+    Labels, RunConfig and restart policy are the operator's, whatever podTemplate says.
+    """
+    metadata: Manifest = {
+        "labels": passed_on(job.metadata.labels, resolved) | _own_labels(job, config),
+        "annotations": passed_on(job.metadata.annotations, resolved) | {names.ANNOTATION_RUN_CONFIG: config.to_json()},
+    }
+    base: Manifest = {"metadata": metadata, "spec": _pod_spec(job, resolved, config)}
     merged: Any = merge_pod_templates(base, resolved.pod_template)
-    merged["metadata"]["labels"] |= base["metadata"]["labels"]
+    merged = merge_pod_templates(merged, resolved.pods.enforced_pod_template)
+    for part, values in metadata.items():
+        merged["metadata"][part] = {**(merged["metadata"].get(part) or {}), **values}
     merged["spec"]["restartPolicy"] = "Never"
     return dict(merged)
 
 
-def trainer_image(resolved: ResolvedSpec, settings: PlanSettings) -> str:
+def _own_labels(job: FineTuneJob, config: RunConfig) -> dict[str, str]:
+    return {**names.labels(job.metadata.name, config.stage), names.LABEL_ATTEMPT: str(config.attempt)}
+
+
+def passed_on(values: Mapping[str, str], resolved: ResolvedSpec) -> dict[str, str]:
+    """Those of the job's own labels or annotations that its children carry, too."""
+    prefixes = resolved.pods.propagated_prefixes
+    return {key: value for key, value in values.items() if key.startswith(prefixes)} if prefixes else {}
+
+
+def trainer_image(resolved: ResolvedSpec) -> str:
     """The image of the trainer container, after podTemplate."""
-    base: Any = {"spec": {"containers": [{"name": names.CONTAINER, "image": settings.trainer_image}]}}
+    base: Any = {"spec": {"containers": [{"name": names.CONTAINER, "image": resolved.pods.image}]}}
     merged: Any = merge_pod_templates(base, resolved.pod_template)
+    merged = merge_pod_templates(merged, resolved.pods.enforced_pod_template)
     return str(merged["spec"]["containers"][0]["image"])
 
 
@@ -42,40 +66,42 @@ def lasting_uri(uri: str, job: FineTuneJob, resolved: ResolvedSpec) -> str:
     return "/".join((f"pvc://{resolved.workspace_claim}", *filter(None, below)))
 
 
-def _pod_spec(job: FineTuneJob, resolved: ResolvedSpec, stage: Stage, settings: PlanSettings) -> Manifest:
+def _pod_spec(job: FineTuneJob, resolved: ResolvedSpec, config: RunConfig) -> Manifest:
+    user = resolved.pods.run_as_user
     spec: Manifest = {
         "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": settings.termination_grace_seconds,
+        "terminationGracePeriodSeconds": resolved.pods.grace_seconds,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": settings.run_as_user,
-            "runAsGroup": settings.run_as_user,
-            "fsGroup": settings.run_as_user,
+            "runAsUser": user,
+            "runAsGroup": user,
+            "fsGroup": user,
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(job, resolved, stage, settings)],
-        "volumes": _volumes(job, resolved, stage),
+        "containers": [_container(job, resolved, config)],
+        "volumes": _volumes(resolved),
     }
-    if meets_peers(resolved, stage):
+    if meets_peers(config):
         spec["subdomain"] = names.service_name(job.metadata.name)
     return spec
 
 
-def meets_peers(resolved: ResolvedSpec, stage: Stage) -> bool:
+def meets_peers(config: RunConfig) -> bool:
     """Whether the stage's pods have to find each other."""
-    return stage is Stage.TRAIN and resolved.topology.nodes > 1
+    return config.stage is Stage.TRAIN and config.topology.nodes > 1
 
 
-def _container(job: FineTuneJob, resolved: ResolvedSpec, stage: Stage, settings: PlanSettings) -> Manifest:
+def _container(job: FineTuneJob, resolved: ResolvedSpec, config: RunConfig) -> Manifest:
+    environment = _environment(job, resolved, config)
     container: Manifest = {
         "name": names.CONTAINER,
-        "image": settings.trainer_image,
-        "imagePullPolicy": settings.image_pull_policy,
-        "command": ["python", "-m", "finetune_trainer", stage.value],
-        "env": [{"name": name, "value": value} for name, value in _environment(job, resolved, stage, settings).items()],
+        "image": resolved.pods.image,
+        "imagePullPolicy": resolved.pods.image_pull_policy,
+        "command": ["python", "-m", "finetune_trainer", config.stage.value],
+        "env": [{"name": name, "value": value} for name, value in environment.items()],
         "ports": [{"name": "progress", "containerPort": PROGRESS_PORT, "protocol": "TCP"}],
         "terminationMessagePath": names.TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -86,19 +112,13 @@ def _container(job: FineTuneJob, resolved: ResolvedSpec, stage: Stage, settings:
         },
         "volumeMounts": _mounts(job, resolved),
     }
-    gpus = _gpus(resolved, stage)
-    if gpus:
-        container["resources"] = {"limits": {settings.gpu_resource: gpus}}
+    resources = pod_resources(resolved.pods, config)
+    if resources:
+        container["resources"] = resources
     return container
 
 
-def _gpus(resolved: ResolvedSpec, stage: Stage) -> int:
-    if resolved.topology.device is Device.CPU or stage is Stage.PREPARE:
-        return 0
-    return resolved.topology.processes_per_node if stage is Stage.TRAIN else 1
-
-
-def _environment(job: FineTuneJob, resolved: ResolvedSpec, stage: Stage, settings: PlanSettings) -> dict[str, str]:
+def _environment(job: FineTuneJob, resolved: ResolvedSpec, config: RunConfig) -> dict[str, str]:
     variables: dict[str, str] = {
         Env.RUN_CONFIG.value: f"{names.CONFIG_DIR}/{RUN_CONFIG_FILE}",
         Env.WORKSPACE.value: names.WORKSPACE_DIR,
@@ -107,21 +127,20 @@ def _environment(job: FineTuneJob, resolved: ResolvedSpec, stage: Stage, setting
         Env.VOLUMES.value: names.VOLUMES_DIR,
         Env.TERMINATION_LOG.value: names.TERMINATION_LOG,
         Env.PROGRESS_PORT.value: str(PROGRESS_PORT),
-        Env.GRACE_SECONDS.value: str(settings.termination_grace_seconds - _SAVING_SECONDS),
+        Env.GRACE_SECONDS.value: str(resolved.pods.grace_seconds - _SAVING_SECONDS),
         "HOME": names.SCRATCH_DIR,
         "PYTHONUNBUFFERED": "1",
     }
-    if stage is Stage.TRAIN:
+    if config.stage is Stage.TRAIN:
         name, namespace = job.metadata.name, job.metadata.namespace or "default"
-        alone = not meets_peers(resolved, stage)
-        variables[Env.MASTER_ADDR.value] = "127.0.0.1" if alone else names.master_address(name, namespace)
-        variables[Env.MASTER_PORT.value] = str(RENDEZVOUS_PORT)
+        address = names.master_address(name, namespace) if meets_peers(config) else "127.0.0.1"
+        variables |= {Env.MASTER_ADDR.value: address, Env.MASTER_PORT.value: str(RENDEZVOUS_PORT)}
     return variables
 
 
-def _volumes(job: FineTuneJob, resolved: ResolvedSpec, stage: Stage) -> list[Manifest]:
+def _volumes(resolved: ResolvedSpec) -> list[Manifest]:
     volumes: list[Manifest] = [
-        {"name": "config", "configMap": {"name": names.stage_name(job.metadata.name, stage)}},
+        {"name": "config", "downwardAPI": {"items": [_RUN_CONFIG]}},
         {"name": "workspace", **_claim_or_empty(resolved.workspace_claim)},
         {"name": "scratch", "emptyDir": {}},
         {"name": "dshm", "emptyDir": {"medium": "Memory"}},

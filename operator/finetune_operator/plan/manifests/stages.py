@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from finetune_operator.api.resources import FineTuneJob
-from finetune_operator.plan.manifests.pods import meets_peers, pod_template
+from finetune_operator.api.status import Attempt
+from finetune_operator.plan.manifests.pods import meets_peers, passed_on, pod_template
 from finetune_operator.plan.manifests.run_config import run_config
 from finetune_operator.plan.model import names
 from finetune_operator.plan.model.plan import Manifest
 from finetune_operator.plan.model.resolved import ClaimToCreate, ResolvedSpec
-from finetune_operator.plan.model.settings import PlanSettings
-from finetune_trainer.contract import RENDEZVOUS_PORT, RUN_CONFIG_FILE, ExitCode, PreparedData, Stage, TrainedModel
+from finetune_trainer.contract import RENDEZVOUS_PORT, ExitCode, PreparedData, RunConfig, Stage, TrainedModel
 
 _RETRIES: Final = 3
 """Of prepare and publish, which the Job controller retries by itself."""
@@ -22,8 +22,10 @@ _UNLIMITED: Final = 1_000_000
 
 def resolved_config_map(job: FineTuneJob, resolved: ResolvedSpec) -> Manifest:
     """The immutable ConfigMap that fixes the spec a job has started with."""
+    metadata = _metadata(job, names.resolved_name(job.metadata.name))
+    metadata["labels"][names.LABEL_RESOLVED] = "true"
     data = {names.RESOLVED_KEY: resolved.model_dump_json(by_alias=True, exclude_none=True)}
-    return _config_map(job, names.resolved_name(job.metadata.name), data) | {"immutable": True}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data, "immutable": True}
 
 
 def parse_resolved(data: Mapping[str, str]) -> ResolvedSpec:
@@ -31,24 +33,23 @@ def parse_resolved(data: Mapping[str, str]) -> ResolvedSpec:
     return ResolvedSpec.model_validate_json(data[names.RESOLVED_KEY])
 
 
-def stage_manifests(  # noqa: PLR0913, PLR0917 - each stage takes what the ones before it found
+def stage_manifests(  # noqa: PLR0913 - each stage takes what the ones before it found
     job: FineTuneJob,
     resolved: ResolvedSpec,
     stage: Stage,
-    settings: PlanSettings,
+    *,
+    attempt: Attempt | None = None,
     prepared: PreparedData | None = None,
     trained: TrainedModel | None = None,
 ) -> tuple[Manifest, ...]:
-    """The objects of a stage in the order to apply them, its Job last."""
-    config = run_config(job, resolved, stage, prepared, trained)
-    manifests = [
-        _config_map(job, names.stage_name(job.metadata.name, stage), {RUN_CONFIG_FILE: config.to_json()}, stage)
-    ]
-    if stage is Stage.PREPARE and resolved.create_claim is not None:
-        manifests.append(_claim(job, resolved.create_claim))
-    if meets_peers(resolved, stage):
+    """The objects of a stage (of an attempt, for training) in the order to create them, its Job last."""
+    config = run_config(job, resolved, stage, attempt, prepared, trained)
+    manifests = []
+    if stage is Stage.PREPARE and resolved.create_claim is not None and resolved.workspace_claim is not None:
+        manifests.append(_claim(job, resolved.workspace_claim, resolved.create_claim))
+    if meets_peers(config):
         manifests.append(_service(job))
-    return (*manifests, _job(job, resolved, stage, settings))
+    return (*manifests, _job(job, resolved, config))
 
 
 def _metadata(job: FineTuneJob, name: str, stage: Stage | None = None) -> Manifest:
@@ -69,15 +70,12 @@ def _metadata(job: FineTuneJob, name: str, stage: Stage | None = None) -> Manife
     }
 
 
-def _config_map(job: FineTuneJob, name: str, data: dict[str, str], stage: Stage | None = None) -> Manifest:
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(job, name, stage), "data": data}
-
-
-def _claim(job: FineTuneJob, claim: ClaimToCreate) -> Manifest:
+def _claim(job: FineTuneJob, name: str, claim: ClaimToCreate) -> Manifest:
     """Without an owner when it holds the only copy of the result: deleting the job must leave that."""
-    metadata = _metadata(job, names.workspace_claim(job.metadata.name))
+    metadata = _metadata(job, name)
     if claim.outlives_job:
         del metadata["ownerReferences"]
+        metadata["labels"][names.LABEL_JOB_UID] = job.metadata.uid
     spec: Manifest = {
         "accessModes": [claim.access_mode],
         "resources": {"requests": {"storage": claim.size}},
@@ -102,23 +100,28 @@ def _service(job: FineTuneJob) -> Manifest:
     }
 
 
-def _job(job: FineTuneJob, resolved: ResolvedSpec, stage: Stage, settings: PlanSettings) -> Manifest:
-    """`suspend` is left out on purpose: applying the manifest again must not revert what Kueue or a user set."""
+def _job(job: FineTuneJob, resolved: ResolvedSpec, config: RunConfig) -> Manifest:
+    """A Job that Kueue is to queue is created suspended; no other ever is, and `suspend` is never written again."""
+    stage, template = config.stage, pod_template(job, resolved, config)
     metadata = _metadata(job, names.stage_name(job.metadata.name, stage), stage)
-    queue = job.metadata.labels.get(names.LABEL_QUEUE)
-    if queue and stage is not Stage.PREPARE:
-        metadata["labels"][names.LABEL_QUEUE] = queue
-    nodes = resolved.topology.nodes if stage is Stage.TRAIN else 1
+    metadata["labels"] |= {names.LABEL_ATTEMPT: str(config.attempt)} | passed_on(job.metadata.labels, resolved)
+    metadata["annotations"] = passed_on(job.metadata.annotations, resolved)
+    nodes = config.topology.nodes if stage is Stage.TRAIN else 1
     spec: Manifest = {"parallelism": nodes, "completions": nodes}
     if stage is Stage.TRAIN:
         spec["completionMode"] = "Indexed"
+    queue = job.metadata.labels.get(names.LABEL_QUEUE)
+    if queue and stage is not Stage.PREPARE:
+        metadata["labels"][names.LABEL_QUEUE] = queue
+        spec["suspend"] = True
     spec |= {
         "backoffLimit": _UNLIMITED if stage is Stage.TRAIN else _RETRIES,
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": {"rules": [_fail_at_once(), _ignore_disruption()]},
-        "template": pod_template(job, resolved, stage, settings),
+        "template": template,
     }
-    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+    kept = {key: value for key, value in metadata.items() if value}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": kept, "spec": spec}
 
 
 def _fail_at_once() -> Manifest:

@@ -23,7 +23,6 @@ SUSPENDED: Final = "suspended"
 """How an attempt ends by spec.runPolicy.suspend."""
 
 
-
 def current(status: JobStatus, job: StageJob | None, topology: Topology, now: datetime) -> Attempt | None:
     """The newest attempt; one that the status has not heard of is known by its Job."""
     last = status.attempts[-1] if status.attempts else None

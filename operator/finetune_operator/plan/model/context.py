@@ -7,7 +7,7 @@ planner asks the policies in order; the first answer counts.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
 
@@ -18,7 +18,7 @@ from finetune_operator.plan.model.observed import Observed, PodState, StageJob
 from finetune_operator.plan.model.plan import Create, JobEvent, QueueJob, Removal
 from finetune_operator.plan.model.resolved import ResolvedSpec
 from finetune_operator.plan.model.settings import PlanSettings
-from finetune_trainer.contract import Published, Stage
+from finetune_trainer.contract import Published, Stage, Topology
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,16 @@ class PolicyContext:
     def stage_job(self) -> StageJob | None:
         """The batch/v1 Job of the current stage."""
         return self.observed.stages.get(self.stage)
+
+    @property
+    def topology(self) -> Topology:
+        """Of the current attempt, or of the one to begin."""
+        running = self.attempt.topology if self.attempt and not self.attempt.is_over else None
+        return running or self.spec.topology
+
+    def with_attempt(self, attempt: Attempt | None) -> PolicyContext:
+        """The same, with the current attempt."""
+        return replace(self, attempt=attempt)
 
     @property
     def members(self) -> tuple[PodState, ...]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from pydantic import Field, JsonValue
 
-from finetune_operator.api.base import ApiModel
+from finetune_operator.api.base import StatusModel
+from finetune_operator.plan.model.settings import PlanSettings
 from finetune_trainer.contract import (
     CheckpointPolicy,
     DataPolicy,
@@ -17,7 +20,7 @@ from finetune_trainer.contract import (
 )
 
 
-class ClaimToCreate(ApiModel):
+class ClaimToCreate(StatusModel):
     """A PersistentVolumeClaim that the operator makes for the workspace."""
 
     size: str
@@ -28,7 +31,32 @@ class ClaimToCreate(ApiModel):
     """Whether it holds the only copy of the result, and so must not be deleted with the job."""
 
 
-class ResolvedSpec(ApiModel):
+class PodDefaults(StatusModel):
+    """What the administrator had set about pods when the job started: an upgrade changes no job that runs."""
+
+    image: str
+    image_pull_policy: str
+    run_as_user: int
+    grace_seconds: int
+    gpu_resource: str
+    cpu_per_gpu: int = 0
+    memory_per_gpu_gib: int = 0
+    cpu_millis_per_process: int = 0
+    memory_mib_per_process: int = 0
+    prepare_cpu_millis: int = 0
+    prepare_memory_mib: int = 0
+    enforced_pod_template: dict[str, JsonValue] = Field(default_factory=dict)
+    """Merged last: nothing in a job or template overrides it."""
+    propagated_prefixes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: PlanSettings) -> Self:
+        """As they are set now."""
+        same = {name: getattr(settings, name) for name in cls.model_fields if name in PlanSettings.model_fields}
+        return cls(image=settings.trainer_image, grace_seconds=settings.termination_grace_seconds, **same)
+
+
+class ResolvedSpec(StatusModel):
     """Fixed in the ConfigMap <job>-resolved when the job starts, so that a template that is edited later
     changes nothing in a job that runs.
     """
@@ -46,6 +74,7 @@ class ResolvedSpec(ApiModel):
     workspace_claim: str | None = None
     """The claim mounted as workspace; an emptyDir without it."""
     create_claim: ClaimToCreate | None = None
+    pods: PodDefaults
     pod_template: dict[str, JsonValue] = Field(default_factory=dict)
     """Template's and job's podTemplate, merged."""
     claims: tuple[str, ...] = ()

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from finetune_operator.api.resources import FineTuneJob
+from finetune_operator.api.status import Attempt
 from finetune_operator.plan.model import names
 from finetune_operator.plan.model.attempts import is_newer
 from finetune_operator.plan.model.context import PolicyContext
 from finetune_operator.plan.model.observed import PodPhase, StageJob
 from finetune_operator.plan.model.plan import DeleteJob, DeletePods, EndJob, Removal
-from finetune_operator.api.resources import FineTuneJob
-from finetune_operator.api.status import Attempt
 
 
 class Gang(Protocol):

@@ -1,4 +1,4 @@
-"""A Job that somebody else holds suspended: Kueue until it has the quota, or a person. The operator never resumes it."""
+"""A Job that somebody else holds suspended: Kueue until there is quota, or a person. The operator never resumes it."""
 
 from __future__ import annotations
 

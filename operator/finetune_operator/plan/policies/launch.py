@@ -37,7 +37,7 @@ def launch(context: PolicyContext) -> Decision | None:
         return _lost(context, last)
     wait = 0.0 if last is None else remaining_seconds(last, context.now)
     if last is not None and wait > 0:
-        return _wait(context, last, wait)
+        return _wait(last, wait)
     begun = attempts.begin(last, context.topology, context.now) if context.stage is Stage.TRAIN else None
     phase, reason, message = PHASES[context.stage]
     manifests = stage_manifests(
@@ -70,14 +70,12 @@ def _lost(context: PolicyContext, last: Attempt) -> Decision:
     )
 
 
-def _wait(context: PolicyContext, last: Attempt, wait: float) -> Decision:
+def _wait(last: Attempt, wait: float) -> Decision:
     message = (
         f"attempt {last.number + 1} waits: {count(last.tries, 'attempt')} in a row ended without a new checkpoint, the "
         f"last one ({last.reason}) at {last.end:%H:%M:%S} UTC. {last.message or ''}"
     ).strip()
-    return Decision(
-        Phase.QUEUED, Reason.BACKING_OFF, message, requeue_after=wait, health=Health.CHANGING
-    )
+    return Decision(Phase.QUEUED, Reason.BACKING_OFF, message, requeue_after=wait, health=Health.CHANGING)
 
 
 def await_deletion(context: PolicyContext) -> Decision | None:

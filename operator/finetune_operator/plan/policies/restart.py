@@ -52,9 +52,7 @@ def ran_whole(context: PolicyContext, attempt: Attempt) -> bool:
 
 def _take_down(context: PolicyContext, job: StageJob, attempt: Attempt, cause: Cause) -> Decision:
     free = cause.is_free or not ran_whole(context, attempt)
-    ended = end_attempt(
-        context, attempt, cause.code.exit_name, exit_code=cause.pod_exit_code, message=cause.text
-    )
+    ended = end_attempt(context, attempt, cause.code.exit_name, exit_code=cause.pod_exit_code, message=cause.text)
     budget = context.job.spec.run_policy.max_restarts
     if not free and ended.used >= budget:
         return _exhausted(context, job, ended, cause, budget)

@@ -25,7 +25,7 @@ def accepted(observed: Observed, settings: PlanSettings) -> ResolvedSpec:
         raise _no_template(observed)
     _check_secrets(observed)
     _check_claims(observed)
-    return resolve(observed.job, observed.template, settings)
+    return resolve(observed.job, observed.template, settings, observed.resume_from)
 
 
 def _no_template(observed: Observed) -> SpecProblem:
@@ -56,14 +56,8 @@ def _check_secrets(observed: Observed) -> None:
                     f"{field}: there is no Secret `{name}` in the namespace {namespace}. The job starts by itself "
                     f"once it is created: kubectl create secret generic {name} -n {namespace} --from-literal=...",
                 )
-            case Presence.UNREADABLE:
-                raise SpecProblem(
-                    Reason.SECRET_UNREADABLE,
-                    f"{field}: the operator may not look for the Secret `{name}` in the namespace {namespace}. Bind a "
-                    "Role that allows `get` on secrets there to the operator's ServiceAccount",
-                )
-            case Presence.PRESENT:
-                pass
+            case Presence.PRESENT | Presence.UNREADABLE:
+                pass  # where the operator may not look, a pod that cannot mount it tells
 
 
 def _check_claims(observed: Observed) -> None:
@@ -76,10 +70,4 @@ def _check_claims(observed: Observed) -> None:
                 Reason.CLAIM_NOT_FOUND,
                 f"{field}: there is no PersistentVolumeClaim `{name}` in the namespace {namespace}. The job starts by "
                 "itself once it is created (kubectl get pvc lists those that there are)",
-            )
-        if presence is Presence.UNREADABLE:
-            raise SpecProblem(
-                Reason.CLAIM_NOT_FOUND,
-                f"{field}: the operator may not look for the PersistentVolumeClaim `{name}` in the namespace "
-                f"{namespace}. Bind a Role that allows `get` on persistentvolumeclaims there to its ServiceAccount",
             )

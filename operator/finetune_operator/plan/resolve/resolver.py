@@ -13,9 +13,10 @@ from finetune_operator.api.spec import DataSpec, JobSpec, TrainingDevice, Traini
 from finetune_operator.api.status import Reason
 from finetune_operator.plan.model import names
 from finetune_operator.plan.model.problems import SpecProblem
-from finetune_operator.plan.model.resolved import ResolvedSpec
+from finetune_operator.plan.model.resolved import PodDefaults, ResolvedSpec
 from finetune_operator.plan.model.settings import PlanSettings
 from finetune_operator.plan.resolve.merge import MergeError, compose_pod_templates, deep_merge
+from finetune_operator.plan.resolve.resume_source import resume_source
 from finetune_operator.plan.resolve.sources import claim_fields, claim_of, secret_fields, uris
 from finetune_operator.plan.resolve.storage import storage
 from finetune_operator.plan.resolve.topology import topology
@@ -24,19 +25,26 @@ from finetune_trainer.contract import (
     DataPolicy,
     DatasetSource,
     ModelSource,
+    ResumeSource,
     TrainingConfig,
 )
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
-_NOT_OF_THE_CONFIG: Final = {"config_hash", "template"}
+_NOT_OF_THE_CONFIG: Final = {"config_hash", "template", "pods"}
 
 
-def resolve(job: FineTuneJob, template: Template, settings: PlanSettings) -> ResolvedSpec:
-    """The job's spec with its template and every default filled in. Raises `SpecProblem`."""
+def resolve(
+    job: FineTuneJob, template: Template, settings: PlanSettings, resume_from: FineTuneJob | None = None
+) -> ResolvedSpec:
+    """The job's spec with its template and every default filled in. Raises `SpecProblem`.
+
+    `resume_from` is the job that spec.checkpoints.resumeFrom names, if it is there.
+    """
     spec = job.spec
     training = _training(spec.training, template.spec.training)
     layout = topology(spec, training.device or TrainingDevice.AUTO)
     kept = storage(job, layout.nodes, settings)
+    resumed = resume_source(job, resume_from)
     resolved = ResolvedSpec(
         template=_template_name(template),
         model=_model(spec),
@@ -44,14 +52,15 @@ def resolve(job: FineTuneJob, template: Template, settings: PlanSettings) -> Res
         data=_data(spec.data, template.spec.data),
         training=_training_config(training),
         topology=layout,
-        checkpoints=_checkpoints(job),
+        checkpoints=_checkpoints(job, resumed),
         output=kept.output,
         workspace=kept.workspace,
         workspace_claim=kept.claim,
         create_claim=kept.create,
+        pods=PodDefaults.of(settings),
         pod_template=_pod_template(settings.pod_template, template.spec.pod_template, spec.pod_template),
-        claims=_mounted_claims(job, kept.output.uri),
-        secrets=tuple(sorted(secret_names(job))),
+        claims=_mounted_claims(job, kept.output.uri, resumed),
+        secrets=_mounted_secrets(job, resumed),
     )
     return resolved.model_copy(update={"config_hash": _hash(resolved, job)})
 
@@ -107,7 +116,7 @@ def _datasets(spec: JobSpec) -> list[DatasetSource]:
     ]
 
 
-def _checkpoints(job: FineTuneJob) -> CheckpointPolicy:
+def _checkpoints(job: FineTuneJob, resumed: ResumeSource | None) -> CheckpointPolicy:
     """In a folder of the job's own: jobs that share a bucket must not rotate each other's checkpoints away."""
     spec, every = job.spec.checkpoints, job.spec.checkpoints.every
     folder = names.workspace_folder(job.metadata.name, job.metadata.uid)
@@ -117,6 +126,7 @@ def _checkpoints(job: FineTuneJob) -> CheckpointPolicy:
         keep=spec.keep,
         uri=f"{spec.uri.rstrip('/')}/{folder}" if spec.uri else None,
         secret=spec.secret_ref.name if spec.secret_ref else None,
+        resume_from=resumed,
     )
 
 
@@ -132,13 +142,19 @@ def _pod_template(*layers: dict[str, JsonValue] | None) -> dict[str, JsonValue]:
         raise SpecProblem(Reason.INVALID_SPEC, f"spec.podTemplate{problem}") from problem
 
 
-def _mounted_claims(job: FineTuneJob, output: str) -> tuple[str, ...]:
+def _mounted_claims(job: FineTuneJob, output: str, resumed: ResumeSource | None) -> tuple[str, ...]:
     """Claims that a pvc:// URI names, the output's own (which may be the workspace) included."""
-    named = {uri.claim for uri in uris(job.spec)} | {claim_of(output)}
+    named = {uri.claim for uri in uris(job.spec)} | {claim_of(output), claim_of(resumed.uri) if resumed else None}
     return tuple(sorted(claim for claim in named if claim))
 
 
+def _mounted_secrets(job: FineTuneJob, resumed: ResumeSource | None) -> tuple[str, ...]:
+    borrowed = {resumed.secret} if resumed is not None and resumed.secret is not None else set()
+    return tuple(sorted(secret_names(job) | borrowed))
+
+
 def _created_claim(job: FineTuneJob) -> str | None:
+    """The name of the claim that goes with the job; a pvc:// URI may name it before it is there."""
     workspace = job.spec.workspace
     return names.workspace_claim(job.metadata.name) if workspace and not workspace.claim else None
 
@@ -152,7 +168,7 @@ def _hash(resolved: ResolvedSpec, job: FineTuneJob) -> str:
     """The same for every job that is configured alike: which job it is does not enter."""
     name, uid = job.metadata.name, job.metadata.uid
     content = resolved.model_dump_json(exclude_none=True, exclude=_NOT_OF_THE_CONFIG)
-    for own in (names.workspace_folder(name, uid), names.workspace_claim(name), uid):
+    for own in (names.workspace_folder(name, uid), names.lasting_claim(name, uid), names.workspace_claim(name), uid):
         content = content.replace(own, "")
     canonical = json.dumps(json.loads(content), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -29,10 +29,26 @@ def storage(job: FineTuneJob, nodes: int, settings: PlanSettings) -> Storage:
     if workspace is None and wanted is not None:
         return _without_workspace(job, OutputTarget(uri=wanted.uri, secret=_secret(wanted.secret_ref)))
     workspace = workspace or _default_workspace(settings)
-    claim = workspace.claim or names.workspace_claim(job.metadata.name)
+    claim, outlives = _claim(job, workspace)
     output = _output(job, claim)
-    create = None if workspace.claim else _claim_to_create(workspace, claim, output.uri, nodes, settings)
+    create = None if workspace.claim else _claim_to_create(workspace, nodes, settings, outlives_job=outlives)
     return Storage(output, WorkspacePolicy(persistent=True), claim, create)
+
+
+def _claim(job: FineTuneJob, workspace: WorkspaceSpec) -> tuple[str, bool]:
+    """Name of the claim that holds the workspace, and whether it has to outlive the job: with the only result in it."""
+    if workspace.claim:
+        return workspace.claim, True
+    name, wanted = names.workspace_claim(job.metadata.name), job.spec.output
+    if wanted is not None and not wanted.uri.startswith(f"pvc://{name}/"):
+        return name, False
+    if wanted is not None:
+        raise SpecProblem(
+            Reason.INVALID_SPEC,
+            f"spec.output.uri: the claim {name} is made for this job and has no name before; leave spec.output out to "
+            "keep the result in it, or name a claim that exists",
+        )
+    return names.lasting_claim(job.metadata.name, job.metadata.uid), True
 
 
 def _default_workspace(settings: PlanSettings) -> WorkspaceSpec:
@@ -64,13 +80,13 @@ def _output(job: FineTuneJob, claim: str) -> OutputTarget:
 
 
 def _claim_to_create(
-    workspace: WorkspaceSpec, claim: str, output: str, nodes: int, settings: PlanSettings
+    workspace: WorkspaceSpec, nodes: int, settings: PlanSettings, *, outlives_job: bool
 ) -> ClaimToCreate:
     return ClaimToCreate(
         size=workspace.size or "",
         storage_class_name=workspace.storage_class_name or settings.default_storage_class,
         access_mode="ReadWriteOnce" if nodes == 1 else "ReadWriteMany",
-        outlives_job=output.startswith(f"pvc://{claim}/"),
+        outlives_job=outlives_job,
     )
 
 

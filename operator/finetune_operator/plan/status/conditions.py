@@ -59,6 +59,8 @@ def _states(status: JobStatus, reason: Reason, health: Health, known: frozenset[
         yield ConditionType.COMPLETE, True, reason, status.message
     if status.phase is Phase.FAILED:
         yield ConditionType.FAILED, True, reason, status.message
+    elif ConditionType.FAILED in known:
+        yield ConditionType.FAILED, False, reason, ""
 
 
 def _milestones(status: JobStatus, reason: Reason) -> Iterator[_State]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from finetune_operator.api.status import JobStatus, Phase, Reason
 from finetune_operator.plan.model.plan import EventType, JobEvent
@@ -21,7 +22,7 @@ def can_resume(spec: ResolvedSpec) -> bool:
     return spec.workspace.persistent or spec.checkpoints.uri is not None
 
 
-def story(before: JobStatus, after: JobStatus, spec: ResolvedSpec) -> Iterator[JobEvent]:
+def events_between(before: JobStatus, after: JobStatus, spec: ResolvedSpec) -> Iterator[JobEvent]:
     """The events of an accepted job's step from `before` to `after`, in the order in which it happened."""
     if before.start_time is None and after.start_time is not None:
         yield from _accepted(spec)
@@ -30,8 +31,16 @@ def story(before: JobStatus, after: JobStatus, spec: ResolvedSpec) -> Iterator[J
     yield from milestones(before, after)
     if after.phase is not before.phase or after.attempt != before.attempt:
         yield from _entered(after)
-    if after.reason == Reason.POD_PROBLEM and (before.reason, before.message) != (after.reason, after.message):
-        yield JobEvent(EventType.WARNING, Reason.POD_PROBLEM, after.message)
+    if after.reason in _WARNED and (before.reason, _words(before)) != (after.reason, _words(after)):
+        yield JobEvent(EventType.WARNING, Reason(after.reason), after.message)
+
+
+_WARNED: Final = frozenset({Reason.POD_PROBLEM, Reason.POD_STUCK})
+
+
+def _words(status: JobStatus) -> str:
+    """The message without its numbers: how many nodes lack what changes all the time."""
+    return "".join(letter for letter in status.message if not letter.isdigit())
 
 
 def milestones(before: JobStatus, after: JobStatus) -> Iterator[JobEvent]:
@@ -44,7 +53,7 @@ def milestones(before: JobStatus, after: JobStatus) -> Iterator[JobEvent]:
 
 def refusal(before: JobStatus, after: JobStatus, reason: Reason) -> tuple[JobEvent, ...]:
     """Told once, not at every try."""
-    if (before.reason, before.message) == (after.reason, after.message):
+    if (before.reason, _words(before)) == (after.reason, _words(after)):
         return ()
     return (JobEvent(EventType.WARNING, reason, after.message),)
 

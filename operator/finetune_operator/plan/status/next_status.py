@@ -12,7 +12,7 @@ from finetune_operator.plan.model.text import cut
 from finetune_operator.plan.status.conditions import conditions
 
 
-def conclude(context: PolicyContext, decision: Decision) -> JobStatus:
+def next_status(context: PolicyContext, decision: Decision) -> JobStatus:
     """The status after `decision`."""
     before = context.status
     changes: dict[str, Any] = {
@@ -55,11 +55,15 @@ def _progress(context: PolicyContext, decision: Decision) -> ProgressStatus | No
 def _history(context: PolicyContext, decision: Decision) -> dict[str, Any]:
     known = () if context.attempt is None else (context.attempt,)
     history = attempts.record(context.status.attempts, *known, *decision.attempts)
-    return {
-        "attempts": history,
-        "attempt": history[-1].number if history else None,
-        "restarts": context.status.restarts + decision.charged,
-    }
+    changes: dict[str, Any] = {"attempts": history, "attempt": history[-1].number if history else None}
+    if decision.restarts is not None:
+        changes["restarts"] = decision.restarts
+    known_before = context.observed.job.status
+    before = {attempt.number for attempt in (known_before.attempts if known_before else ()) if attempt.is_over}
+    spent = [a.gpu_seconds for a in history if a.is_over and a.number not in before and a.gpu_seconds is not None]
+    if spent:
+        changes["gpu_seconds"] = (context.status.gpu_seconds or 0) + sum(spent)
+    return changes
 
 
 def _provenance(context: PolicyContext) -> Provenance:
@@ -67,6 +71,6 @@ def _provenance(context: PolicyContext) -> Provenance:
     return context.status.provenance or Provenance(
         config_hash=context.spec.config_hash,
         template=context.spec.template,
-        image=trainer_image(context.spec, context.settings),
+        image=trainer_image(context.spec),
         operator_version=context.settings.operator_version,
     )

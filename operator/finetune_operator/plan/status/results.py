@@ -17,10 +17,16 @@ MAX_REASON: Final = 256
 
 
 def result_of(job: StageJob | None) -> Result | None:
-    """The Result of a stage that is complete: that of rank 0, unless only another pod is left."""
-    if job is None or not job.complete:
+    """The Result of a stage whose pods have all ended well: that of rank 0, unless only another pod is left.
+
+    It counts as soon as it is there: the Job controller says Complete about a second later.
+    """
+    if job is None:
         return None
-    told = (pod.result for pod in job.pods if pod.phase is PodPhase.SUCCEEDED)
+    succeeded = [pod for pod in job.pods if pod.phase is PodPhase.SUCCEEDED]
+    if not job.complete and len({pod.index for pod in succeeded}) < job.completions:
+        return None
+    told = (pod.result for pod in sorted(succeeded, key=lambda pod: pod.index))
     return next((result for result in told if result is not None and _is_whole(result)), None)
 
 
@@ -64,7 +70,7 @@ def _with_training(status: JobStatus, observed: Observed, now: datetime) -> JobS
         "checkpoints": checkpoints_shown(trained.checkpoints, observed) or status.checkpoints,
     }
     last = status.attempts[-1] if status.attempts else None
-    if last is not None and last.end is None:
+    if last is not None and not last.is_over:
         ended = attempts.end(last, now, ExitCode.OK.exit_name, exit_code=0)
         ended = ended.model_copy(update={"resumed_from_step": trained.resumed_from_step})
         changes["attempts"] = attempts.record(status.attempts, ended)
