@@ -29,8 +29,8 @@ from finetune_trainer.contract import Stage
 POLICIES: Final[tuple[Policy, ...]] = (
     termination.succeed,  # before all others: a result that is there ends the job whatever else is the matter
     termination.deadline,  # before what waits, so that waiting ends, too
-    launch.await_deletion,  # before what reads the Job: one that is going tells nothing about the next
-    termination.fail,  # before suspend and restart: a user error comes again however the job goes on
+    termination.fail,  # before what waits for a Job to go, suspend and restart: a user error comes again however it goes on
+    launch.await_deletion,  # before what else reads the Job: one that is going tells nothing about the next
     termination.clear_leftover,  # before restart, which would take the operator's own deadline for a fault
     suspend.suspend,  # before what starts pods
     launch.recover_result,  # before restart: a Job that is complete has no rank to lose
@@ -80,6 +80,9 @@ def stalled(observed: Observed, obstacle: Obstacle, now: datetime) -> Plan:
     The status is the one from before the plan (with what pods have left behind); what was done of it before the
     obstacle is done again, which changes nothing.
     """
+    before = observed.job.status
+    if before is not None and before.phase.is_terminal:
+        return Plan(before, requeue_after=RECHECK_SECONDS)  # how it ended says whether and how it can be reopened
     match obstacle:
         case Refusal():
             reason, message = _refused(observed, obstacle)
