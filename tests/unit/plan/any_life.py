@@ -56,6 +56,10 @@ class AnyLife(RuleBasedStateMachine):
         assert (self.world.status, len(self.world.events)) == (before, told)
         assert not decided.actions or self.world.is_hindered
         self.is_told(decided)
+        if decided.requeue_after is None or decided.requeue_after > 1:
+            self.world.pass_time(0.5)
+            self.reconcile()
+            assert (self.world.status, len(self.world.events)) == (before, told), "time alone changes what it said it would"
 
     def reconcile(self, dies_after: int | None = None, sees: set[str] | None = None) -> Plan:
         world = self.world

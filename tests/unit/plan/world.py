@@ -71,6 +71,7 @@ class World:
         self.resolved: ResolvedSpec | None = None
         self.refusal: Refusal | Fault | None = None
         """What the API server answers to the creation of a Job."""
+        self.removal_time = self.now
         self.events: list[str] = []
         self.told: list[str] = []
         self.removals: list[DeleteJob | EndJob | DeletePods] = []
@@ -222,6 +223,7 @@ class World:
         for removal in decided.after_status:
             yield
             self.removals.append(removal)
+            self.removal_time = self.now
             self._do(removal)
         yield
         self._tell(decided)
