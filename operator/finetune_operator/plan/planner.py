@@ -65,7 +65,7 @@ def plan(observed: Observed, now: datetime, settings: PlanSettings) -> Plan:
         actions=decision.actions + _fix_spec(context, decision),
         after_status=decision.after_status,
         events=(*_spec_change(context), *decision.events, *events_between(before, after, spec)),
-        requeue_after=_requeue(context, decision),
+        requeue_after=_requeue(context, decision, after),
     )
 
 
@@ -188,10 +188,10 @@ def _spec_change(context: PolicyContext) -> tuple[JobEvent, ...]:
     return () if unchanged else (JobEvent(EventType.WARNING, Reason.SPEC_CHANGED, message),)
 
 
-def _requeue(context: PolicyContext, decision: Decision) -> float | None:
+def _requeue(context: PolicyContext, decision: Decision, after: JobStatus) -> float | None:
     """When the decision wants it, or when the deadline comes, whichever is sooner."""
     due = [] if decision.requeue_after is None else [decision.requeue_after]
-    ends = termination.deadline_of(context.job, context.status)
+    ends = termination.deadline_of(context.job, after)
     if ends is not None and not decision.phase.is_terminal:
         due.append(max(0.0, (ends - context.now).total_seconds()))
     return min(due, default=None)

@@ -71,7 +71,7 @@ class World:
         self.resolved: ResolvedSpec | None = None
         self.refusal: Refusal | Fault | None = None
         """What the API server answers to the creation of a Job."""
-        self.removal_time = self.now
+        self.started = self.removal_time = self.now
         self.events: list[str] = []
         self.told: list[str] = []
         self.removals: list[DeleteJob | EndJob | DeletePods] = []
