@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,7 @@ from tests.unit.plan.builders import prepared, trained
 from finetune_operator import builtin
 from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob, FineTuneTemplate, Template
 from finetune_operator.plan.manifests.stages import resolved_config_map, stage_manifests
+from finetune_operator.plan.model.names import ANNOTATION_RUN_CONFIG
 from finetune_operator.plan.model.plan import Manifest
 from finetune_operator.plan.model.settings import PlanSettings
 from finetune_operator.plan.resolve.resolver import resolve
@@ -33,7 +35,6 @@ def expected(case: Path) -> dict[str, str]:
             job,
             resolved,
             stage,
-            settings,
             prepared=None if stage is Stage.PREPARE else prepared(),
             trained=trained() if stage is Stage.PUBLISH else None,
         )
@@ -67,8 +68,15 @@ def _text(manifests: tuple[Manifest, ...]) -> str:
 
 
 def _with_readable_json(manifest: Manifest) -> Manifest:
-    """The JSON in a ConfigMap over several lines."""
-    if manifest["kind"] != "ConfigMap":
-        return manifest
-    data = {name: json.dumps(json.loads(text), indent=2) + "\n" for name, text in manifest["data"].items()}
-    return manifest | {"data": data}
+    """The JSON in a ConfigMap and in the pods' annotation over several lines."""
+    manifest = copy.deepcopy(manifest)
+    if manifest["kind"] == "ConfigMap":
+        manifest["data"] = {name: _indented(text) for name, text in manifest["data"].items()}
+    if manifest["kind"] == "Job":
+        annotations = manifest["spec"]["template"]["metadata"]["annotations"]
+        annotations[ANNOTATION_RUN_CONFIG] = _indented(annotations[ANNOTATION_RUN_CONFIG])
+    return manifest
+
+
+def _indented(text: str) -> str:
+    return json.dumps(json.loads(text), indent=2) + "\n"

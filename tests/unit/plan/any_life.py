@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -10,7 +10,7 @@ from tests.unit.plan.builders import a_checkpoint, a_job, a_report
 from tests.unit.plan.cluster_model import BatchJob, Cluster
 from tests.unit.plan.world import KINDS, World
 
-from finetune_operator.api.status import MAX_ATTEMPTS, Phase, Reason
+from finetune_operator.api.status import MAX_ATTEMPTS, JobStatus, Phase, Reason
 from finetune_operator.plan.model.names import LABEL_QUEUE, stage_name
 from finetune_operator.plan.model.observed import PodPhase, PodState
 from finetune_operator.plan.model.plan import DeletePods, Fault, Plan, Refusal
@@ -59,11 +59,11 @@ class AnyLife(RuleBasedStateMachine):
         if decided.requeue_after is None or decided.requeue_after > 1:
             self.world.pass_time(0.5)
             self.reconcile()
-            assert (self.world.status, len(self.world.events)) == (before, told), "time alone changes what it said it would"
+            assert (self.world.status, len(self.world.events)) == (before, told), "changes by itself"
 
     def reconcile(self, dies_after: int | None = None, sees: set[str] | None = None) -> Plan:
         world = self.world
-        before = world.phase
+        before = world.status
         decided = world.reconcile(dies_after=dies_after, sees=KINDS if sees is None else sees)
         assert world.refusal or decided.status.phase is Phase.FAILED or not self.shows_user_error(before)
         self.touches_only_ours(decided)
@@ -78,10 +78,10 @@ class AnyLife(RuleBasedStateMachine):
         wakes = self.world.jobs or status.phase is Phase.SUSPENDED or status.phase.is_terminal
         assert wakes or decided.requeue_after is not None
 
-    def shows_user_error(self, before: Phase) -> bool:
+    def shows_user_error(self, before: JobStatus) -> bool:
         """Whether the operator was shown a training pod that ended by the user's fault, in a job that had not ended."""
-        seen = self.world.observed().stages.get(Stage.TRAIN)
-        if before.is_terminal or seen is None or self.world.status.trained is not None:
+        seen = self.world.last_seen.stages.get(Stage.TRAIN)
+        if before.phase.is_terminal or seen is None or before.trained is not None:
             return False
         return any(pod.outcome is not None and pod.outcome.is_final for pod in seen.pods)
 
@@ -145,7 +145,7 @@ class AnyLife(RuleBasedStateMachine):
             return
         self.lose_rank(job, rank)
         self.faults += 1
-        changes = {} if speaks else {"result": None}
+        changes: dict[str, Any] = {} if speaks else {"result": None}
         self.world.end_pod(job.stage, rank, code, disrupted=disrupted, **changes)
 
     # Whoever else there is
@@ -166,7 +166,8 @@ class AnyLife(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.cluster.jobs)
     @rule(
-        what=st.sampled_from(["delete", "delete in the background", "suspend", "resume", "preempt"]), stage=st.sampled_from(Stage)
+        what=st.sampled_from(["delete", "delete in the background", "suspend", "resume", "preempt"]),
+        stage=st.sampled_from(Stage),
     )
     def somebody_touches_a_job(self, what: str, stage: Stage) -> None:
         job = self.world.jobs.get(stage)

@@ -2,8 +2,8 @@
 
 It plays the API server, the Job controller (foreground deletion, podReplacementPolicy Failed, FailJob, backoffLimit,
 activeDeadlineSeconds, suspension), scheduler and kubelet, PodGC, Kueue and the garbage collector, each as a method
-that does what that controller has to do at this moment. Which of them acts, and when, is the test's to say; the back-off of
-the Job controller is left out, so that it replaces pods as soon as it ever might.
+that does what that controller has to do at this moment. Which of them acts, and when, is the test's to say; the
+back-off of the Job controller is left out, so that it replaces pods as soon as it ever might.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def test_a_job_that_names_a_queue_waits_suspended_until_kueue_admits_it() -> Non
     assert world.jobs[Stage.TRAIN].suspended
     assert (world.phase, world.status.reason) == (Phase.QUEUED, "Held")
     assert world.status.message == "the Job support-bot-train waits in its Kueue queue"
-    assert world.plan().actions == world.plan().after_status == ()
+    assert (world.plan().actions, world.plan().after_status) == ((), ())
     world.cluster.quota = True
     come_back(world)
     assert (world.phase, world.status.attempt) == (Phase.TRAINING, 1)

@@ -10,7 +10,7 @@ from tests.unit.plan.builders import NOON, SETTINGS, UID, a_job, a_template, pre
 from tests.unit.plan.world import World
 
 from finetune_operator.api.resources import FineTuneJob
-from finetune_operator.api.status import Attempt
+from finetune_operator.api.status import Attempt, Phase
 from finetune_operator.plan.manifests.stages import stage_manifests
 from finetune_operator.plan.model import names
 from finetune_operator.plan.model.settings import PlanSettings
@@ -42,7 +42,9 @@ def container(job: dict[str, Any]) -> dict[str, Any]:
 
 def run_config(job: dict[str, Any]) -> RunConfig:
     """As the trainer reads it from the annotation of its pod."""
-    return RunConfig.model_validate_json(job["spec"]["template"]["metadata"]["annotations"][names.ANNOTATION_RUN_CONFIG])
+    return RunConfig.model_validate_json(
+        job["spec"]["template"]["metadata"]["annotations"][names.ANNOTATION_RUN_CONFIG]
+    )
 
 
 def test_a_pod_reads_its_run_config_from_an_annotation_of_its_own() -> None:
@@ -69,11 +71,9 @@ def test_a_training_job_and_its_pods_say_which_attempt_they_are() -> None:
     assert job["metadata"]["labels"][names.LABEL_ATTEMPT] == "7"
     assert job["spec"]["template"]["metadata"]["labels"][names.LABEL_ATTEMPT] == "7"
     assert (run_config(job).attempt, run_config(job).topology) == (7, topology)
-    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (1, 1), "an attempt may have a topology of its own"
-
-
-
-
+    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (1, 1), (
+        "an attempt may have a topology of its own"
+    )
 
 
 @pytest.mark.parametrize("stage", list(Stage))
@@ -234,6 +234,65 @@ def test_requests_can_be_turned_off_and_are_the_jobs_to_override() -> None:
     assert "resources" not in container(a_stage_job(Stage.PREPARE, settings))
     own = {"spec": {"containers": [{"name": "trainer", "resources": {"requests": {"cpu": "9"}}}]}}
     assert container(a_stage_job(podTemplate=own))["resources"]["requests"] == {"cpu": "9", "memory": "16Gi"}
+
+
+def test_a_limit_of_the_job_is_its_request_as_everywhere_in_kubernetes() -> None:
+    """A default request above the job's own limit would be refused."""
+    own = {"spec": {"containers": [{"name": "trainer", "resources": {"limits": {"memory": "8Gi"}}}]}}
+    assert container(a_stage_job(podTemplate=own))["resources"] == {
+        "requests": {"cpu": "4"},
+        "limits": {"nvidia.com/gpu": 1, "memory": "8Gi"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("template", "path"),
+    [
+        ({"spec": None}, ".spec"),
+        ({"spec": "x"}, ".spec"),
+        ({"metadata": []}, ".metadata"),
+        ({"metadata": {"labels": ["a"]}}, ".metadata.labels"),
+        ({"metadata": {"annotations": "a"}}, ".metadata.annotations"),
+        ({"spec": {"containers": None}}, ".spec.containers"),
+        ({"spec": {"containers": [{"name": "trainer", "resources": 7}]}}, ".spec.containers[trainer].resources"),
+        (
+            {"spec": {"containers": [{"name": "trainer", "resources": {"limits": [1]}}]}},
+            ".spec.containers[trainer].resources.limits",
+        ),
+        ({"spec": {"containers": [{"image": "x"}]}}, ".spec.containers[0] needs a name"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_pod_template_that_is_no_pod_template_is_told_by_its_path(template: dict[str, Any], path: str) -> None:
+    world = World(a_job(podTemplate=template))
+    world.reconcile()
+    assert world.status.reason == "InvalidSpec"
+    assert f"spec.podTemplate{path}" in world.status.message
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        {"metadata": None},
+        {"spec": {"volumes": None}},
+        {"spec": {"containers": []}},
+        {"spec": {"containers": [{"name": "trainer", "resources": None}]}},
+        {"spec": {"containers": [{"name": "trainer", "resources": {"limits": None, "requests": None}}]}},
+        {"spec": {"containers": [{"name": "sidecar", "resources": "x"}]}},
+    ],
+    ids=str,
+)
+def test_a_pod_template_of_any_other_shape_is_left_to_the_api_server(template: dict[str, Any]) -> None:
+    world = World(a_job(podTemplate=template))
+    world.reconcile()
+    assert world.phase is Phase.PREPARING
+
+
+def test_an_enforced_part_that_cannot_be_merged_stalls_the_job_instead_of_the_operator() -> None:
+    enforced = {"spec": {"containers": [{"image": "x"}]}}
+    world = World(settings=SETTINGS.model_copy(update={"enforced_pod_template": enforced}))
+    world.reconcile()
+    assert world.status.reason == "InvalidSpec"
 
 
 def test_a_claim_with_the_only_result_has_no_owner_and_says_whose_it_is() -> None:

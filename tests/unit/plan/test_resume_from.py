@@ -111,7 +111,7 @@ def test_the_secret_is_the_one_that_is_named_else_the_one_the_other_job_wrote_wi
 def test_a_uri_is_taken_as_it_stands() -> None:
     resumed = {"uri": "s3://archive/run-7", "secretRef": {"name": "old"}}
     spec = resolve(a_job(checkpoints={"resumeFrom": resumed}), a_template(), SETTINGS)
-    assert spec.checkpoints.resume_from == ResumeSource(uri="s3://archive/run-7", secret="old")
+    assert spec.checkpoints.resume_from == ResumeSource.model_validate({"uri": "s3://archive/run-7", "secret": "old"})
 
 
 def test_a_source_that_is_deleted_later_changes_nothing() -> None:

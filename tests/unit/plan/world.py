@@ -81,6 +81,8 @@ class World:
         self._cached_job = self.job
         self._cached_jobs: dict[str, BatchJob] = {}
         self._cached_pods: list[Pod] = []
+        self.last_seen = self.observed()
+        """What the last reconcile was shown."""
 
     # What there is
 
@@ -191,7 +193,7 @@ class World:
         """Plans and carries out; an operator that dies after a number of steps is started again, and sees it all."""
         if sees:
             self.sync(*sees)
-        observed = self.observed()
+        observed = self.last_seen = self.observed()
         decided = plan(observed, self.now, self.settings)
         try:
             for number, _ in enumerate(self._carry_out(decided)):

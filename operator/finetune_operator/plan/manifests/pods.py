@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from finetune_operator.api.resources import FineTuneJob
-from finetune_operator.plan.manifests.requests import pod_resources
+from finetune_operator.plan.manifests.requests import default_requests, gpus_of_pod
 from finetune_operator.plan.model import names
 from finetune_operator.plan.model.plan import Manifest
 from finetune_operator.plan.model.resolved import ResolvedSpec
@@ -33,10 +33,21 @@ def pod_template(job: FineTuneJob, resolved: ResolvedSpec, config: RunConfig) ->
     base: Manifest = {"metadata": metadata, "spec": _pod_spec(job, resolved, config)}
     merged: Any = merge_pod_templates(base, resolved.pod_template)
     merged = merge_pod_templates(merged, resolved.pods.enforced_pod_template)
-    for part, values in metadata.items():
-        merged["metadata"][part] = {**(merged["metadata"].get(part) or {}), **values}
+    kept = merged.get("metadata") or {}
+    merged["metadata"] = kept | {part: {**(kept.get(part) or {}), **values} for part, values in metadata.items()}
     merged["spec"]["restartPolicy"] = "Never"
+    _ask_for_defaults(merged["spec"]["containers"], default_requests(resolved.pods, config))
     return dict(merged)
+
+
+def _ask_for_defaults(containers: list[Manifest], defaults: Mapping[str, str]) -> None:
+    """Requests that podTemplate says nothing of. A limit without a request is a request, too."""
+    trainer = next(container for container in containers if container["name"] == names.CONTAINER)
+    resources = trainer.get("resources") or {}
+    told = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    missing = {name: amount for name, amount in defaults.items() if name not in told}
+    if missing:
+        trainer["resources"] = {**resources, "requests": {**missing, **(resources.get("requests") or {})}}
 
 
 def _own_labels(job: FineTuneJob, config: RunConfig) -> dict[str, str]:
@@ -112,9 +123,9 @@ def _container(job: FineTuneJob, resolved: ResolvedSpec, config: RunConfig) -> M
         },
         "volumeMounts": _mounts(job, resolved),
     }
-    resources = pod_resources(resolved.pods, config)
-    if resources:
-        container["resources"] = resources
+    gpus = gpus_of_pod(config)
+    if gpus:
+        container["resources"] = {"limits": {resolved.pods.gpu_resource: gpus}}
     return container
 
 

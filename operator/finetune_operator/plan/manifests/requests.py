@@ -1,24 +1,19 @@
-"""What a pod asks for by default: GPUs, and CPU and memory that go with them.
+"""What a pod asks for by default: CPU and memory that go with its GPUs, or with its processes.
 
-A pod without requests is the first that a node under pressure evicts. podTemplate overrides them.
+A pod without requests is the first that a node under pressure evicts.
 """
 
 from __future__ import annotations
 
-from finetune_operator.plan.model.plan import Manifest
 from finetune_operator.plan.model.resolved import PodDefaults
 from finetune_trainer.contract import Device, RunConfig, Stage
 
 
-def pod_resources(defaults: PodDefaults, config: RunConfig) -> Manifest:
-    """The `resources` of the trainer container of a stage."""
+def default_requests(defaults: PodDefaults, config: RunConfig) -> dict[str, str]:
+    """CPU and memory that the trainer container of a stage asks for, where podTemplate says nothing of them."""
     gpus = gpus_of_pod(config)
     cpu, memory = _per_gpu(defaults, gpus) if gpus else _on_cpu(defaults, config)
-    requests = {name: amount for name, amount in (("cpu", cpu), ("memory", memory)) if amount is not None}
-    resources: Manifest = {"requests": requests} if requests else {}
-    if gpus:
-        resources["limits"] = {defaults.gpu_resource: gpus}
-    return resources
+    return {name: amount for name, amount in (("cpu", cpu), ("memory", memory)) if amount is not None}
 
 
 def gpus_of_pod(config: RunConfig) -> int:

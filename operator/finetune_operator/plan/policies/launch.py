@@ -77,8 +77,8 @@ def _await_strays(context: PolicyContext) -> Decision:
     pods = context.observed.strays
     drained = draining(pods, context.now)
     message = drained.message or (
-        f"waiting for the pod {pods[0].name} to go, whose Job was deleted, not by the operator; should it stay: kubectl "
-        f"delete pod {pods[0].name}"
+        f"waiting for the pod {pods[0].name} to go, whose Job was deleted, not by the operator; should it stay: "
+        f"kubectl delete pod {pods[0].name}"
     )
     phase, reason, _ = PHASES[context.stage]
     reason = Reason.RESTARTING if context.attempt is not None else reason
