@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from tests.cluster.harness.build import bin_folder
 from tests.cluster.harness.cluster import Cluster
 from tests.cluster.harness.pods import venv_pod_template
 from tests.cluster.support import python_image
+from tests.cluster.support.helm import helm
 from tests.cluster.support.jobs import Jobs
 from tests.cluster.support.operator import OperatorProcess
 from tests.cluster.support.store import Store
@@ -22,14 +22,6 @@ from tests.cluster.test_jobs import published_artifact_is_whole, stored
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHART = REPOSITORY / "charts" / "finetune-operator"
 IMAGE = "localhost/finetune-operator"
-
-
-def helm(cluster: Cluster, *arguments: str) -> str:
-    """Run helm against the cluster and return what it prints."""
-    command = [str(bin_folder() / "helm"), "--kubeconfig", str(cluster.kubeconfig), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture
@@ -47,12 +39,10 @@ def release(product: Cluster, operator: OperatorProcess, namespace: str, tmp_pat
         "trainer": {"podTemplate": venv_pod_template(Path(sys.prefix), REPOSITORY)},
         "extraEnv": [{"name": "FINETUNE_OPERATOR_SCRAPE_SECONDS", "value": "1"}],
     }
-    file = tmp_path / "values.yaml"
-    file.write_text(json.dumps(values))
-    install = ("install", "ftop", str(CHART), "-n", namespace, "-f", str(file), "--wait", "--timeout", "120s")
+    install = ("install", "ftop", str(CHART), "-n", namespace, "--wait", "--timeout", "120s")
     operator.stop()
     try:
-        yield helm(product, *install)
+        yield helm(product, *install, values=values)
         helm(product, "uninstall", "ftop", "-n", namespace, "--wait")
     finally:
         operator.start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.unit.plan.builders import a_job, a_template
 from tests.unit.plan.world import World
@@ -59,10 +61,21 @@ def test_a_missing_secret_is_named_with_its_field_and_its_namespace() -> None:
     assert_starts(world)
 
 
-def test_a_secret_that_may_not_be_read_asks_for_a_role() -> None:
+def test_a_secret_that_may_not_be_looked_for_is_taken_to_be_there() -> None:
     world = World(a_job(model={"uri": "hf://meta-llama/Llama-3.1-8B", "secretRef": {"name": "hub"}}))
     world.secrets = {"hub": Presence.UNREADABLE}
-    assert_waits(world, "SecretUnreadable", "spec.model.secretRef.name", "Role", "ServiceAccount")
+    assert_starts(world)
+
+
+@pytest.mark.parametrize("pod_template", [{"spec": None}, {"metadata": None}, {"spec": {"containers": None}}])
+def test_a_pod_template_without_a_pod_is_told_to_its_author(pod_template: dict[str, Any]) -> None:
+    assert_waits(World(a_job(podTemplate=pod_template)), "InvalidSpec", "spec.podTemplate.")
+
+
+def test_a_pod_template_of_a_template_names_the_template() -> None:
+    world = World()
+    world.template = a_template(podTemplate={"spec": {"containers": "trainer"}})
+    assert_waits(world, "InvalidSpec", "ClusterFineTuneTemplate lora: spec.podTemplate.spec.containers must be a list")
 
 
 def test_a_missing_claim_is_named_with_its_field() -> None:

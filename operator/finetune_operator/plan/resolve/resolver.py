@@ -15,7 +15,7 @@ from finetune_operator.plan.model import names
 from finetune_operator.plan.model.problems import SpecProblem
 from finetune_operator.plan.model.resolved import PodDefaults, ResolvedSpec
 from finetune_operator.plan.model.settings import PlanSettings
-from finetune_operator.plan.resolve.merge import MergeError, compose_pod_templates, deep_merge
+from finetune_operator.plan.resolve.merge import MergeError, check_pod_template, compose_pod_templates, deep_merge
 from finetune_operator.plan.resolve.resume_source import resume_source
 from finetune_operator.plan.resolve.sources import claim_fields, claim_of, secret_fields, uris
 from finetune_operator.plan.resolve.storage import storage
@@ -58,7 +58,7 @@ def resolve(
         workspace_claim=kept.claim,
         create_claim=kept.create,
         pods=PodDefaults.of(settings),
-        pod_template=_pod_template(settings.pod_template, template.spec.pod_template, spec.pod_template),
+        pod_template=_pod_template(job, template, settings),
         claims=_mounted_claims(job, kept.output.uri, resumed),
         secrets=_mounted_secrets(job, resumed),
     )
@@ -134,12 +134,21 @@ def _seconds(duration: str) -> int:
     return int(duration[:-1]) * _SECONDS[duration[-1]]
 
 
-def _pod_template(*layers: dict[str, JsonValue] | None) -> dict[str, JsonValue]:
+def _pod_template(job: FineTuneJob, template: Template, settings: PlanSettings) -> dict[str, JsonValue]:
     """The cluster's, the template's and the job's podTemplate, each over the one before."""
-    try:
-        return compose_pod_templates(*layers)
-    except MergeError as problem:
-        raise SpecProblem(Reason.INVALID_SPEC, f"spec.podTemplate{problem}") from problem
+    layers = {
+        "the operator's setting podTemplate": settings.pod_template,
+        f"{template.kind} {template.metadata.name}: spec.podTemplate": template.spec.pod_template or {},
+        "spec.podTemplate": job.spec.pod_template or {},
+    }
+    composed: dict[str, JsonValue] = {}
+    for whose, layer in layers.items():
+        try:
+            check_pod_template(layer)
+            composed = compose_pod_templates(composed, layer)
+        except MergeError as problem:
+            raise SpecProblem(Reason.INVALID_SPEC, f"{whose}{problem}") from problem
+    return composed
 
 
 def _mounted_claims(job: FineTuneJob, output: str, resumed: ResumeSource | None) -> tuple[str, ...]:
