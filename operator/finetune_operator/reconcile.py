@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, Final
@@ -46,7 +46,7 @@ _log: Log = structlog.get_logger(__name__)
 _TRIES: Final = 3
 """Failures in a row after which a job's status tells of them."""
 _BRIEF: Final = timedelta(seconds=5)
-"""What passes within this time by itself (an API server that restarts) is not told: some tools take Stalled as final."""
+"""What passes by itself within this time (an API server that restarts) is not told: Flux takes Stalled as final."""
 _WIND_UP: Final = timedelta(seconds=15)
 """What the Jobs of a job that has ended are given to end by themselves."""
 
@@ -92,37 +92,34 @@ class Reconciler:
         return after
 
     async def _reconcile(self, key: JobKey) -> float | None:
-        now = self.now()
-        record = self.store.job(key)
+        now, record = self.now(), self.store.job(key)
         if record is not None and record.ended:
             if (left := _winding_up(record, now)) is not None:
                 return left
-            record, raw = await self._whole(key, record)
-        else:
-            raw = record.raw if record is not None else b""
+            record = await self._whole(key, record)
         if record is None:
             self._forget(key)
             return None
         try:
-            job = FineTuneJob.model_validate_json(raw)
+            job = FineTuneJob.model_validate_json(record.raw)
         except ValidationError as error:
-            await self._cannot_read(key, unreadable(raw, error, now), record, now)
+            await self._cannot_read(key, record, unreadable(record.raw, error, now), now)
             return None
         if job.metadata.deletion_timestamp:
             return None
         seen = await self.observer.observe(key, job, now)
         return await self._act(key, job, seen, now)
 
-    async def _whole(self, key: JobKey, record: Record) -> tuple[Record | None, bytes]:
-        """A job that has ended, of which the store keeps too little to plan from."""
+    async def _whole(self, key: JobKey, record: Record) -> Record | None:
+        """A job that has ended with all of its JSON: the store keeps too little to plan from."""
         try:
             body = await self.client.get(FINETUNE_JOBS.path(*key))
         except NotFoundError:
             self.applier.inbox.gone(FINETUNE_JOBS, record.ref, record.uid)
-            return None, b""
+            return None
         found = record_of(FINETUNE_JOBS, body)
         self.applier.inbox.seen(found)
-        return found, pydantic_core.to_json(FINETUNE_JOBS.trim(body))
+        return replace(found, raw=pydantic_core.to_json(FINETUNE_JOBS.trim(body)))
 
     async def _act(self, key: JobKey, job: FineTuneJob, seen: Observation, now: datetime) -> float | None:
         decided = plan(seen.observed, now, self.settings)
@@ -176,16 +173,13 @@ class Reconciler:
             log.info("event_emitted", reason=event.reason.value, message=event.message)
             self.events.post(job.metadata, event, now)
 
-    async def _cannot_read(self, key: JobKey, found: Unreadable, record: Record, now: datetime) -> None:
+    async def _cannot_read(self, key: JobKey, record: Record, found: Unreadable, now: datetime) -> None:
         """The schema lets nothing through that this cannot read, unless the CRD is of another version."""
         log = _log.bind(job=key.name, namespace=key.namespace, uid=record.uid)
         log.error("job_unreadable", message=found.event.message)
         if found.changes is not None:
             await self.applier.patch_status(key, record.uid, record.version, found.changes)
-            self._tell_of(found, now)
-
-    def _tell_of(self, found: Unreadable, now: datetime) -> None:
-        self.events.post(found.metadata, found.event, now)
+            self.events.post(found.metadata, found.event, now)
 
     async def _failed(self, key: JobKey, error: Exception) -> None:
         """Counts; what goes on failing gets into the status, as well as that can be done."""

@@ -81,7 +81,9 @@ class Applier:
             case Create():
                 await self._create(key, uid, action.manifest)
             case QueueJob():
-                await self._patch_job(key, action.job, action.uid, {"metadata": {"labels": {LABEL_QUEUE: action.queue}}})
+                await self._patch_job(
+                    key, action.job, action.uid, {"metadata": {"labels": {LABEL_QUEUE: action.queue}}}
+                )
             case EndJob():
                 await self._end_job(key, action)
             case DeleteJob():

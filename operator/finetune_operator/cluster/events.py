@@ -157,7 +157,7 @@ def _joined(before: str, body: dict[str, Any]) -> str | None:
 
 def _is_recent(before: dict[str, Any], now: datetime) -> bool:
     last = before.get("lastTimestamp")
-    return bool(last) and now - datetime.fromisoformat(last) < _ALIKE
+    return last is not None and now - datetime.fromisoformat(last) < _ALIKE
 
 
 def _names(job: ObjectMeta, event: JobEvent) -> tuple[str, str]:

@@ -65,8 +65,9 @@ class Observer:
                 observed,
                 secrets=await presence(self.client, SECRETS, key.namespace, secret_names(job)),
                 claims=await presence(self.client, CLAIMS, key.namespace, claim_names(job)),
-                resume_from=await self._resume_from(key, job),
             )
+        if template is not None and (resolved is None or _has_new_spec(job)):
+            observed = replace(observed, resume_from=await self._resume_from(key, job))
         found = {stage: one for stage in Stage if (one := await self.children.job(key, job, stage)) is not None}
         seen = {stage: await self._stage(key, job, stage, one, now) for stage, one in found.items()}
         stages = {stage: one.job for stage, one in seen.items()}
@@ -143,6 +144,10 @@ class Observer:
             return None
         alive = {pod.name for stage in stages.values() for pod in stage.pods if not pod.ended}
         return report.progress if report.pod in alive else None
+
+
+def _has_new_spec(job: FineTuneJob) -> bool:
+    return job.status is not None and job.status.observed_generation != job.metadata.generation
 
 
 def _read(job: Json, pods: tuple[Json, ...]) -> StageJob:
