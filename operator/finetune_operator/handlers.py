@@ -167,7 +167,8 @@ class Watcher:
         if change == "DELETED":
             metadata = body["metadata"]
             ref = Ref(metadata.get("namespace") or "", metadata["name"])
-            self.loop.call_soon_threadsafe(self.inbox.gone, kind, ref, metadata["uid"])
+            version = int(metadata["resourceVersion"])
+            self.loop.call_soon_threadsafe(self.inbox.gone, kind, ref, metadata["uid"], version)
         else:
             self.loop.call_soon_threadsafe(self.inbox.seen, record_of(kind, body))
 

@@ -18,9 +18,13 @@ import structlog
 from finetune_operator.builtin import templates
 from finetune_operator.cluster import config
 from finetune_operator.cluster.apply import Applier
-from finetune_operator.cluster.client import connect
+from finetune_operator.cluster.children import Children
+from finetune_operator.cluster.client import ApiError, connect
+from finetune_operator.cluster.crd_check import missing_fields
 from finetune_operator.cluster.discovery import wait_for_kinds
+from finetune_operator.cluster.events import EventSender
 from finetune_operator.cluster.install import install_templates
+from finetune_operator.cluster.latest_warning import LatestWarnings
 from finetune_operator.cluster.leases import ClusterLease
 from finetune_operator.cluster.observe import Observer
 from finetune_operator.cluster.progress import ScrapeLoop, Scraper
@@ -43,6 +47,8 @@ _log = structlog.get_logger(__name__)
 _SILENT_SECONDS: Final = 60.0
 _ANSWER_SECONDS: Final = 5.0
 _PAUSE_SECONDS: Final = 1.0
+_FLUSH_SECONDS: Final = 2.0
+_LOOK_AT_CRDS_SECONDS: Final = 300.0
 _GC_AT_START: Final = (50_000, 50, 100)
 """Python's own looks for garbage so often among 10,000 objects that it takes a quarter of the start."""
 _GC_THEN: Final = (2_000, 20, 100)
@@ -76,8 +82,18 @@ class Operator:
             time.monotonic,
             self.metrics.resynced,
         )
-        self.board = ProgressBoard(self.queue.add)
+        self.events = EventSender(self.client, self.metrics.event_dropped)
         self.resolved = ResolvedSpecs(self.client)
+        self.board = ProgressBoard(self.queue.add)
+        self.observer = Observer(
+            self.store,
+            self.client,
+            Children(self.store, self.client),
+            self.resolved,
+            LatestWarnings(self.client, time.monotonic),
+            self.board,
+        )
+        self.crds_lack: str | None = None
         self.watcher = Watcher(
             self.inbox,
             lambda: config.credentials(configuration),
@@ -97,6 +113,7 @@ class Operator:
             self.watcher.start()
             group.create_task(self.resync.run(self.settings.resync_seconds), name="resync")
             group.create_task(self._fail_with_watcher(), name="watcher")
+            group.create_task(self._look_at_crds(), name="crds")
 
     async def close(self) -> None:
         await self.watcher.stop()
@@ -130,16 +147,41 @@ class Operator:
     async def _lead(self) -> None:
         """What only the leader does. A former leader's writes are in the store before anything is decided."""
         await self._synced_since(self.election.leading_since)
-        self.resolved.clear()
+        self.observer.children.clear()
+        await _persist(lambda: self.resolved.load(self.settings.namespaces, self._uid_of))
         if self.settings.install_templates:
             await _persist(lambda: install_templates(self.client, self.store, self.inbox, templates()))
         self.inbox.open()
+        sending = asyncio.create_task(self.events.run(), name="events")
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.workers.run(self.settings.drain_seconds), name="workers")
                 group.create_task(self.scraping.run(self.settings.scrape_seconds), name="scraping")
         finally:
             self.inbox.close()
+            await self.events.flush(_FLUSH_SECONDS)
+            sending.cancel()
+
+    def _uid_of(self, key: JobKey) -> str | None:
+        """The uid of a job that has not ended."""
+        record = self.store.job(key)
+        return None if record is None or record.ended else record.uid
+
+    async def _look_at_crds(self) -> None:
+        """Tells of CRDs of another version, and of their having been replaced; everything goes on all the while."""
+        while True:
+            try:
+                lack = await missing_fields(self.client)
+            except ApiError as error:
+                _log.warning("crds_not_compared", error=str(error))
+            else:
+                if lack is None:
+                    self.crds_lack = None
+                    return
+                if lack != self.crds_lack:
+                    _log.warning("crds_of_another_version", why=lack)
+                self.crds_lack = lack
+            await asyncio.sleep(_LOOK_AT_CRDS_SECONDS)
 
     async def _fail_with_watcher(self) -> None:
         await self.watcher.failed.wait()
@@ -158,16 +200,16 @@ class Operator:
         return Reconciler(
             store=self.store,
             client=self.client,
-            observer=Observer(self.store, self.client, self.resolved, self.board),
+            observer=self.observer,
             applier=Applier(self.client, self.store, self.inbox, self.resolved),
+            events=self.events,
             forget=self._forget,
             settings=self.settings.plan,
             now=now,
         )
 
     def _forget(self, key: JobKey) -> None:
-        self.resolved.forget(key)
-        self.board.forget(key)
+        self.observer.forget(key)
         self.queue.drop(key)
 
 
@@ -188,7 +230,7 @@ async def run(settings: Settings, configuration: Any) -> int:
     gc.set_threshold(*_GC_AT_START)
     async with aiohttp.ClientSession(trust_env=False) as session:
         operator = Operator(settings, configuration, session)
-        endpoints = Endpoints(operator.metrics.render, operator.alive, operator.ready)
+        endpoints = Endpoints(operator.metrics.render, operator.alive, operator.ready, lambda: operator.crds_lack)
         await endpoints.start(settings.metrics_port, settings.health_port)
         try:
             return await _until_stopped(operator.run())

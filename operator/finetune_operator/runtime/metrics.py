@@ -68,6 +68,9 @@ class Metrics:
         self._events = prometheus_client.Counter(
             "finetune_watch_events", "Watch events; type listed is the first list", ["kind", "type"], registry=registry
         )
+        self._dropped = prometheus_client.Counter(
+            "finetune_events_dropped", "Kubernetes Events that were not sent", registry=registry
+        )
         self.queue = QueueGauges(registry)
 
     def reconciled(self, result: str, seconds: float) -> None:
@@ -93,6 +96,9 @@ class Metrics:
     def watched(self, kind: str, change: str) -> None:
         """A watch event; any thread may tell of it."""
         self._events.labels(kind, change).inc()
+
+    def event_dropped(self) -> None:
+        self._dropped.inc()
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""

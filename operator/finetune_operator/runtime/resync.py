@@ -59,6 +59,7 @@ class Resync:
         for kind in WATCHED:
             for namespace in self.namespaces if kind.namespaced and self.namespaces else (None,):
                 await self._list(kind, namespace)
+        self.store.shed_strangers()
         seconds, self._fresh_from = self.clock() - began, began
         self.observe_seconds(seconds)
         self.synced.set()
@@ -82,7 +83,7 @@ class Resync:
                 self._see(kind, body, found)
             await asyncio.sleep(0)
         for record in self.store.missing_from(kind, namespace, found, version):
-            self.inbox.gone(kind, record.ref, record.uid)
+            self.inbox.gone(kind, record.ref, record.uid, version)
 
     def _see(self, kind: Kind, body: Body, found: dict[Ref, str]) -> None:
         metadata = body["metadata"]
