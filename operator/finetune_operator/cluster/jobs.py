@@ -32,6 +32,7 @@ def stage_job(job: Json, pods: tuple[PodState, ...]) -> StageJob:
         failed=failed is not None,
         failure=_words(failed or {}),
         deleting="deletionTimestamp" in metadata,
+        ending="activeDeadlineSeconds" in spec,
         queued=LABEL_QUEUE in labels,
         pods=tuple(sorted(pods, key=lambda pod: (pod.index, pod.created, pod.name))),
     )
