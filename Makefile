@@ -94,6 +94,10 @@ bench: install ## Operator and trainer benchmarks; they print tables of ratios
 	@$(PYTHON) -m benchmarks.trainer
 	@$(PYTHON) -m benchmarks.operator
 
+.PHONY: bench-peers
+bench-peers: install ## The operator against Kubeflow Trainer with JobSet (the first time, about ten minutes to build them)
+	@$(PYTHON) -m benchmarks.peers
+
 .PHONY: clean
 clean: ## Remove the environment, caches and local runs
 	@rm -rf .venv .tools .finetune .mypy_cache .ruff_cache .pytest_cache

@@ -27,7 +27,7 @@ from finetune_operator.cluster.install import install_templates
 from finetune_operator.cluster.latest_warning import LatestWarnings
 from finetune_operator.cluster.leases import ClusterLease
 from finetune_operator.cluster.observe import Observer
-from finetune_operator.cluster.progress import ScrapeLoop, Scraper
+from finetune_operator.cluster.progress import ScrapeLoop, Scraper, pod_session
 from finetune_operator.cluster.resolved import ResolvedSpecs
 from finetune_operator.handlers import Watcher
 from finetune_operator.reconcile import Reconciler
@@ -40,6 +40,7 @@ from finetune_operator.runtime.progress import ProgressBoard
 from finetune_operator.runtime.queue import WorkQueue
 from finetune_operator.runtime.resync import Resync
 from finetune_operator.runtime.store import Store
+from finetune_operator.runtime.turns import Turns
 from finetune_operator.runtime.workers import TransientError, Workers
 from finetune_operator.settings import Settings
 
@@ -67,7 +68,8 @@ class Operator:
         self.settings = settings
         self.store = Store()
         self.metrics = Metrics(self.store.phases, settings.workers, settings.lease_name)
-        self.queue: WorkQueue[JobKey] = WorkQueue(loop, self.metrics.queue)
+        turns: Turns[JobKey] = Turns(lambda key: key.namespace, settings.workers)
+        self.queue: WorkQueue[JobKey] = WorkQueue(loop, self.metrics.queue, turns=turns)
         self.inbox = Inbox(self.store, self.queue)
         self.lease_client = connect(configuration, lambda: None, self.metrics.requested)
         self.election = self._election()
@@ -102,7 +104,8 @@ class Operator:
             self.metrics.watched,
         )
         self.workers = Workers(self.queue, self._reconciler().reconcile, self.metrics, settings.workers, time.monotonic)
-        self.scraping = ScrapeLoop(self.store, Scraper(self.client, session, time.monotonic), self.board)
+        scraper = Scraper(self.client, session, time.monotonic)
+        self.scraping = ScrapeLoop(self.store, scraper, self.board, now, self.metrics.scraped)
 
     async def run(self) -> None:
         """Runs until cancelled, or until something that must not end does."""
@@ -228,7 +231,7 @@ async def _persist(step: Callable[[], Awaitable[None]]) -> None:
 async def run(settings: Settings, configuration: Any) -> int:
     """Runs an operator until SIGTERM or SIGINT; returns the process's exit code."""
     gc.set_threshold(*_GC_AT_START)
-    async with aiohttp.ClientSession(trust_env=False) as session:
+    async with pod_session() as session:
         operator = Operator(settings, configuration, session)
         endpoints = Endpoints(operator.metrics.render, operator.alive, operator.ready, lambda: operator.crds_lack)
         await endpoints.start(settings.metrics_port, settings.health_port)

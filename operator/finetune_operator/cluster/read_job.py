@@ -17,7 +17,7 @@ from finetune_operator.cluster.config import load, own_namespace
 from finetune_operator.cluster.pods import pod_state
 from finetune_operator.plan.model.names import LABEL_JOB, LABEL_STAGE
 from finetune_operator.plan.model.observed import PodState
-from finetune_operator.runtime.kinds import CLUSTER_TEMPLATES, FINETUNE_JOBS, PODS, TEMPLATES
+from finetune_operator.runtime.kinds import CLUSTER_TEMPLATES, FINETUNE_JOBS, PODS, TEMPLATES, BadNameError
 from finetune_trainer.contract import Stage
 
 
@@ -48,7 +48,7 @@ class Reader:
         """The job of this name, if there is one."""
         try:
             return FineTuneJob.model_validate(await self.client.get(FINETUNE_JOBS.path(self.namespace, name)))
-        except NotFoundError:
+        except (NotFoundError, BadNameError):
             return None
 
     async def templates(self) -> tuple[Template, ...]:

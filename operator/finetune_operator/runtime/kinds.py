@@ -5,6 +5,7 @@ Objects are kept as compact JSON, not as trees of dicts: a tree takes about ten 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -33,6 +34,13 @@ _POD_CONDITIONS: Final = frozenset({"PodScheduled", "DisruptionTarget"})
 _CONDITION: Final = ("type", "status", "reason", "message")
 _STATE: Final = ("exitCode", "reason", "message", "startedAt", "finishedAt")
 _OF_ENDED_STATUS: Final = ("phase", "observedGeneration", "completionTime")
+_LABEL: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_OBJECT_NAME: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_LONGEST_NAME: Final = 253
+
+
+class BadNameError(ValueError):
+    """No object can have this name, and a path made of it would be that of another request."""
 
 
 class JobKey(NamedTuple):
@@ -64,9 +72,16 @@ class Kind:
         return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
 
     def path(self, namespace: str | None, name: str | None = None) -> str:
-        """Path of an object, or of the collection; of all namespaces when there is none."""
-        within = f"/namespaces/{namespace}" if namespace and self.namespaced else ""
-        return f"{self.root}{within}/{self.plural}" + (f"/{name}" if name else "")
+        """Path of an object, or of the collection; of all namespaces when there is none. Raises BadNameError."""
+        within = f"/namespaces/{object_name(namespace)}" if namespace and self.namespaced else ""
+        return f"{self.root}{within}/{self.plural}" + (f"/{object_name(name)}" if name is not None else "")
+
+
+def object_name(name: str) -> str:
+    """A name that may stand in a path: it has no character that would have to be escaped there, and is not `..`."""
+    if len(name) > _LONGEST_NAME or not _OBJECT_NAME.fullmatch(name):
+        raise BadNameError(f"{name[:_LONGEST_NAME]!r} is not a name that an object can have")
+    return name
 
 
 def _pick(source: Body, fields: tuple[str, ...]) -> dict[str, Any]:

@@ -39,6 +39,13 @@ class ApiServer:
     asked: list[Asked] = field(default_factory=list)
     meeting: set[tuple[str, str]] = field(default_factory=set)
     """Method and path of requests that are answered only once all of them are here."""
+    redirects: dict[str, str] = field(default_factory=dict)
+    """Paths that are answered with a redirect, and where it leads."""
+    texts: dict[str, str] = field(default_factory=dict)
+    """Paths that are answered with a text."""
+    cookies: bool = False
+    """Whether every answer sets a cookie."""
+    extra_headers: dict[str, str] = field(default_factory=dict)
     _met: asyncio.Event = field(default_factory=asyncio.Event)
 
     def answer(self, method: str, path: str, *bodies: Json) -> None:
@@ -49,11 +56,22 @@ class ApiServer:
         return [asked.path for asked in self.asked if asked.method == method]
 
     async def handle(self, request: web.Request) -> web.Response:
+        answer = await self._answer(request)
+        answer.headers.update(self.extra_headers)
+        if self.cookies:
+            answer.set_cookie("session", "x" * 100)
+        return answer
+
+    async def _answer(self, request: web.Request) -> web.Response:
         text = await request.text()
         headers = dict(request.headers)
         body = json.loads(text) if text else None
         self.asked.append(Asked(request.method, request.path, dict(request.query), headers, body))
         await self._meet(request.method, request.path)
+        if request.path in self.redirects:
+            return web.Response(status=302, headers={"Location": self.redirects[request.path]})
+        if request.path in self.texts:
+            return web.Response(text=self.texts[request.path])
         bodies = self.answers.get((request.method, request.path))
         if not bodies:
             return web.json_response(status(404, "NotFound", f"{request.path} not found"), status=404)

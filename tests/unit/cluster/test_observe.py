@@ -126,7 +126,7 @@ async def test_progress_counts_only_while_the_pod_that_reported_it_runs(world: W
     world.knows(BATCH_JOBS, child("Job", "bot-train", status={"active": 1}))
     world.knows(PODS, child("Pod", "p", owner="uid-bot-train", status={"phase": "Running"}))
     progress = Progress(stage=Stage.TRAIN, updated_at=CREATED, step=3)
-    world.board.report(BOT, "p", progress)
+    world.board.report(BOT, "p", progress, CREATED)
     assert (await world.observer.observe(BOT, job(**STARTED), LATER)).observed.progress == progress
     world.knows(PODS, child("Pod", "p", version=2, owner="uid-bot-train", status={"phase": "Failed"}))
     assert (await world.observer.observe(BOT, job(**STARTED), LATER)).observed.progress is None

@@ -12,11 +12,9 @@ from tests.unit.runtime.objects import Body, child, finetune_job
 from finetune_operator.runtime.inbox import Inbox
 from finetune_operator.runtime.kinds import BATCH_JOBS, FINETUNE_JOBS, PODS, JobKey, Kind
 from finetune_operator.runtime.metrics import QueueGauges
-from finetune_operator.runtime.progress import ProgressBoard
 from finetune_operator.runtime.queue import WorkQueue
 from finetune_operator.runtime.resync import Page, Resync
 from finetune_operator.runtime.store import Store
-from finetune_trainer.contract import Progress, Stage
 
 BOT = JobKey("team", "bot")
 
@@ -112,18 +110,3 @@ async def test_only_the_namespaces_that_are_watched_are_listed(
     assert ("pods", "other") in lists.asked
     assert ("clusterfinetunetemplates", None) in lists.asked
     assert ("pods", None) not in lists.asked
-
-
-def test_a_report_is_news_unless_it_is_only_a_sign_of_life() -> None:
-    news: list[JobKey] = []
-    board = ProgressBoard(news.append)
-    said = {"stage": Stage.TRAIN, "step": 1}
-    board.report(BOT, "p", Progress.model_validate({**said, "updated_at": "2026-01-01T00:00:00Z"}))
-    board.report(BOT, "p", Progress.model_validate({**said, "updated_at": "2026-01-01T00:00:15Z"}))
-    assert news == [BOT]
-    newest = board.newest(BOT)
-    assert newest is not None
-    assert newest.progress.updated_at.second == 15
-    board.report(BOT, "p", Progress.model_validate({**said, "step": 2, "updated_at": "2026-01-01T00:00:30Z"}))
-    board.report(BOT, "q", Progress.model_validate({**said, "step": 2, "updated_at": "2026-01-01T00:00:30Z"}))
-    assert news == [BOT, BOT, BOT]
