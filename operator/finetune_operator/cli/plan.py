@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from finetune_operator.cli import jobfile
 from finetune_operator.cli.documents import to_yaml
 from finetune_operator.cli.errors import CliError, Problem
 from finetune_operator.plan.manifests.stages import resolved_config_map, stage_manifests
+from finetune_operator.plan.model.names import ANNOTATION_RUN_CONFIG
 from finetune_operator.plan.model.plan import Manifest
 from finetune_operator.plan.model.problems import SpecProblem
 from finetune_operator.plan.model.resolved import ResolvedSpec
@@ -29,7 +31,7 @@ _UNKNOWN_MODEL: Final = TrainedModel(
 _NOTES: Final = {
     Stage.PREPARE: "Stage prepare: checks the data and the model; takes no GPU.",
     Stage.TRAIN: "Stage train: one pod for each node. `prepared` in its RunConfig comes from stage prepare; "
-    "its numbers stand at 0 here.",
+    "its numbers are 0 here.",
     Stage.PUBLISH: "Stage publish. `prepared` and `trained` in its RunConfig come from the stages before.",
 }
 
@@ -80,8 +82,18 @@ def _as_yaml(job: FineTuneJob, resolved: ResolvedSpec, stages: dict[Stage, tuple
     parts.append(to_yaml(_without_owner(resolved_config_map(job, resolved))))
     for stage, manifests in stages.items():
         parts.append("---\n" + _comment(_NOTES[stage]))
-        parts.append("---\n".join(to_yaml(manifest) for manifest in manifests))
+        parts.append("---\n".join(to_yaml(_readable(manifest)) for manifest in manifests))
     return "".join(parts)
+
+
+def _readable(manifest: Manifest) -> Manifest:
+    """The manifest with its RunConfig on many lines: the same JSON."""
+    shown = copy.deepcopy(manifest)
+    annotations = shown["spec"].get("template", {}).get("metadata", {}).get("annotations", {})
+    if ANNOTATION_RUN_CONFIG in annotations:
+        config = json.loads(annotations[ANNOTATION_RUN_CONFIG])
+        annotations[ANNOTATION_RUN_CONFIG] = json.dumps(config, indent=2, ensure_ascii=False)
+    return shown
 
 
 def _comment(text: str) -> str:

@@ -19,6 +19,7 @@ from finetune_operator.local.folders import JobFolder, write_atomically
 from finetune_operator.local.podspec import NotLocalError, Pod, Surroundings, launch
 from finetune_operator.local.secret_source import SecretFolder, SecretsFromEnvironment, SecretSource
 from finetune_operator.plan.manifests.stages import stage_manifests
+from finetune_operator.plan.model.names import LABEL_QUEUE
 from finetune_operator.plan.model.observed import Presence
 from finetune_operator.plan.model.resolved import ResolvedSpec
 from finetune_operator.plan.model.settings import PlanSettings
@@ -67,7 +68,8 @@ class Session:
     def open(self, job: FineTuneJob, template: Template, now: datetime) -> Opened:
         """Call with the folder's lock held. Raises `SpecProblem` and `CannotRunHereError`."""
         _check_libraries()
-        job = _with_identity(_with_workspace(job), self.folder.uid())
+        queue = job.metadata.labels.get(LABEL_QUEUE)
+        job = _with_identity(_without_queue(_with_workspace(job)), self.folder.uid())
         resolved = resolve(job, template, SETTINGS)
         gpus = machine.gpus(self.environ)
         _check_gpus(resolved, gpus)
@@ -79,6 +81,7 @@ class Session:
         around = Surroundings(self.folder, secrets.folder, self.environ, gpus, SETTINGS.gpu_resource)
         _check_pods(job, resolved, around)
         cluster = LocalCluster(around, secrets, machine.threads(self.environ), now)
+        write_atomically(self.folder.job_file, job.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n")
         write_atomically(self.folder.resolved_file, resolved.model_dump_json(by_alias=True, indent=2) + "\n")
         status = before if how in (Beginning.RESUME, Beginning.DONE) else None
         return Opened(
@@ -87,7 +90,7 @@ class Session:
             how=how,
             before=before,
             cluster=cluster,
-            notices=tuple(self._notices(job, secrets)),
+            notices=tuple(self._notices(job, secrets, queue)),
         )
 
     def _secrets(self, job: FineTuneJob) -> SecretSource:
@@ -98,7 +101,7 @@ class Session:
             if presence is not Presence.PRESENT:
                 raise CannotRunHereError(
                     f"the job names the Secret {name}, and {self.secrets_dir} holds no folder of that name",
-                    f"make the folder {self.secrets_dir / name} with one file for each key, for example HF_TOKEN",
+                    f"create the folder {self.secrets_dir / name} with one file for each key, for example HF_TOKEN",
                 )
         return source
 
@@ -110,13 +113,12 @@ class Session:
 
     def _make_claims(self, job: FineTuneJob) -> None:
         for name in claim_names(job):
-            if not self.folder.own_claim(name).is_dir():
-                self.folder.shared_claim(name).mkdir(parents=True, exist_ok=True)
+            self.folder.claim(name).mkdir(parents=True, exist_ok=True)
 
-    def _notices(self, job: FineTuneJob, secrets: SecretSource) -> list[str]:
+    def _notices(self, job: FineTuneJob, secrets: SecretSource, queue: str | None) -> list[str]:
         claims = [f"claim {name}: here the folder {self.folder.claim(name)}" for name in sorted(claim_names(job))]
-        notice = secrets.notice(secret_names(job))
-        return [*claims, *([notice] if notice else [])]
+        queued = f"queue {queue}: not used here, the job starts at once" if queue else None
+        return [*claims, *filter(None, (secrets.notice(secret_names(job)), queued))]
 
 
 def _with_identity(job: FineTuneJob, uid: str) -> FineTuneJob:
@@ -130,6 +132,12 @@ def _with_workspace(job: FineTuneJob) -> FineTuneJob:
         return job
     workspace = WorkspaceSpec(size=_CLAIM_SIZE)
     return job.model_copy(update={"spec": job.spec.model_copy(update={"workspace": workspace})})
+
+
+def _without_queue(job: FineTuneJob) -> FineTuneJob:
+    """The job without Kueue's label: here is no Kueue that would ever admit it."""
+    labels = {name: value for name, value in job.metadata.labels.items() if name != LABEL_QUEUE}
+    return job.model_copy(update={"metadata": job.metadata.model_copy(update={"labels": labels})})
 
 
 def _check_libraries() -> None:
@@ -149,7 +157,7 @@ def _check_pods(job: FineTuneJob, resolved: ResolvedSpec, around: Surroundings) 
     try:
         launch(manifest, pod, around)
     except NotLocalError as error:
-        raise CannotRunHereError(f"spec.podTemplate: {error}", "run the job on a cluster, or leave it out") from error
+        raise CannotRunHereError(f"spec.podTemplate: {error}", "run the job on a cluster, or remove it from the podTemplate") from error
 
 
 def _check_gpus(resolved: ResolvedSpec, gpus: tuple[str, ...]) -> None:
