@@ -114,12 +114,27 @@ class JobFolder:
         shared = self.root.parent / SHARED_CLAIMS / name
         return next((folder for folder in made if folder.is_dir()), shared)
 
+    def is_locked(self) -> bool:
+        """Whether a process holds the job, which is to say: runs it."""
+        try:
+            with self._lock_file.open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.root / ".lock"
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the job for this process; the system lets go of it when the process ends, however it ends."""
         self.root.mkdir(parents=True, exist_ok=True)
         _keep_out_of_git(self.root.parent.parent)
-        with (self.root / ".lock").open("a+") as lock:
+        with self._lock_file.open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
