@@ -249,10 +249,14 @@ class LocalCluster:
 
 
 def _load(folder: JobFolder) -> ClusterRecord:
+    """What another version of the state holds is not read but planned again, from the status and the checkpoints."""
     try:
         return ClusterRecord.model_validate_json(folder.cluster_file.read_text(encoding="utf-8"))
-    except (OSError, ValidationError):
-        return ClusterRecord(version=2)
+    except FileNotFoundError:
+        pass
+    except ValidationError:
+        shutil.rmtree(folder.configs_dir, ignore_errors=True)
+    return ClusterRecord(version=2)
 
 
 def _termination(process: PodProcess, code: int) -> str:

@@ -109,7 +109,7 @@ class JobFolder:
         return JobFolder(self.root.parent / name)
 
     def claim(self, name: str) -> Path:
-        """The claim's folder: where it was made for a job of the namespace, this one first, else one for all of them."""
+        """The claim's folder: where it was made for a job of the namespace, this one first, else one for all."""
         made = (self.own_claim(name), *sorted(self.root.parent.glob(f"[!_]*/{_VOLUMES}/{name}")))
         shared = self.root.parent / SHARED_CLAIMS / name
         return next((folder for folder in made if folder.is_dir()), shared)

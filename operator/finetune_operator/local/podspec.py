@@ -210,9 +210,7 @@ def _downward(path: str, metadata: Mapping[str, Any], pod: Pod) -> str | None:
     return {**given, **known}.get(path)
 
 
-def _downward_files(
-    spec: Mapping[str, Any], metadata: Mapping[str, Any], pod: Pod, home: Path
-) -> dict[Path, str]:
+def _downward_files(spec: Mapping[str, Any], metadata: Mapping[str, Any], pod: Pod, home: Path) -> dict[Path, str]:
     """The files of the pod's downwardAPI volumes; one whose field is not set is empty, as in a cluster."""
     files = {}
     for volume in spec.get("volumes", []):

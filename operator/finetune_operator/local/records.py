@@ -126,5 +126,5 @@ class JobRecord(Record):
 
 class ClusterRecord(Record):
     version: Literal[2]
-    """A record of another version is not read: its Jobs are planned again."""
+    """Of what a state folder holds."""
     jobs: dict[str, JobRecord] = Field(default_factory=dict)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Final
 
 from finetune_operator.api.resources import FineTuneJob, Template
-from finetune_operator.api.spec import WorkspaceSpec
+from finetune_operator.api.spec import ResumeFrom, SecretRef, WorkspaceSpec
 from finetune_operator.api.status import JobStatus
 from finetune_operator.local import machine
 from finetune_operator.local.beginning import Beginning, beginning, make_room, read_status
 from finetune_operator.local.cluster import LocalCluster
-from finetune_operator.local.folders import JobFolder, write_atomically
+from finetune_operator.local.folders import JobFolder, shown, write_atomically
+from finetune_operator.local.other_runs import job_named, read_job
 from finetune_operator.local.podspec import NotLocalError, Pod, Surroundings, launch
 from finetune_operator.local.secret_source import SecretFolder, SecretsFromEnvironment, SecretSource
 from finetune_operator.plan.manifests.stages import stage_manifests
@@ -70,7 +71,7 @@ class Session:
         _check_libraries()
         queue = job.metadata.labels.get(LABEL_QUEUE)
         job = _with_identity(_without_queue(_with_workspace(job)), self.folder.uid())
-        resolved = resolve(job, template, SETTINGS)
+        resolved = self._resolve(job, template)
         gpus = machine.gpus(self.environ)
         _check_gpus(resolved, gpus)
         secrets = self._secrets(job)
@@ -105,6 +106,23 @@ class Session:
                 )
         return source
 
+    def _resolve(self, job: FineTuneJob, template: Template) -> ResolvedSpec:
+        """The spec as it resolves now. What it resumes from stays what it was when the job ran first."""
+        wanted = job.spec.checkpoints.resume_from
+        if wanted is None or wanted.job is None or wanted.job == job.metadata.name:
+            return resolve(job, template, SETTINGS)
+        job_before, resolved_before = read_job(self.folder), self._resolved_before()
+        if not self.fresh and job_before and resolved_before and job_before.spec.checkpoints.resume_from == wanted:
+            return resolve(_resuming_from(job, resolved_before), template, SETTINGS)
+        source = job_named(wanted.job, self.folder)
+        if source is None:
+            raise CannotRunHereError(
+                f"spec.checkpoints.resumeFrom.job: no job {wanted.job} has run with its state in "
+                f"{shown(self.folder.root.parent)}",
+                "run that job first, or set resumeFrom.uri to the folder of its checkpoints",
+            )
+        return resolve(job, template, SETTINGS, source)
+
     def _resolved_before(self) -> ResolvedSpec | None:
         try:
             return ResolvedSpec.model_validate_json(self.folder.resolved_file.read_text(encoding="utf-8"))
@@ -134,6 +152,16 @@ def _with_workspace(job: FineTuneJob) -> FineTuneJob:
     return job.model_copy(update={"spec": job.spec.model_copy(update={"workspace": workspace})})
 
 
+def _resuming_from(job: FineTuneJob, before: ResolvedSpec) -> FineTuneJob:
+    """The job with the checkpoints that it resumed from by their URI, whatever has become of the job that made them."""
+    source = before.checkpoints.resume_from
+    if source is None:
+        return job
+    secret = SecretRef(name=source.secret) if source.secret else None
+    checkpoints = job.spec.checkpoints.model_copy(update={"resume_from": ResumeFrom(uri=source.uri, secret_ref=secret)})
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"checkpoints": checkpoints})})
+
+
 def _without_queue(job: FineTuneJob) -> FineTuneJob:
     """The job without Kueue's label: here is no Kueue that would ever admit it."""
     labels = {name: value for name, value in job.metadata.labels.items() if name != LABEL_QUEUE}
@@ -152,12 +180,14 @@ def _check_libraries() -> None:
 
 def _check_pods(job: FineTuneJob, resolved: ResolvedSpec, around: Surroundings) -> None:
     """Every stage's pod has what podTemplate gives it, so that the first one tells."""
-    manifest = stage_manifests(job, resolved, Stage.PREPARE, SETTINGS)[-1]
+    manifest = stage_manifests(job, resolved, Stage.PREPARE)[-1]
     pod = Pod("check", job.metadata.namespace or "", job.metadata.uid, Stage.PREPARE, index=0, master_port=0)
     try:
         launch(manifest, pod, around)
     except NotLocalError as error:
-        raise CannotRunHereError(f"spec.podTemplate: {error}", "run the job on a cluster, or remove it from the podTemplate") from error
+        raise CannotRunHereError(
+            f"spec.podTemplate: {error}", "run the job on a cluster, or remove it from the podTemplate"
+        ) from error
 
 
 def _check_gpus(resolved: ResolvedSpec, gpus: tuple[str, ...]) -> None:

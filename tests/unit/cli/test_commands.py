@@ -63,7 +63,7 @@ def test_each_stage_of_a_plan_has_a_run_config_that_the_trainer_can_read(tmp_pat
 def test_the_run_config_of_a_printed_plan_has_a_line_for_each_value(tmp_path: Path, job: Path) -> None:
     text = finetune("plan", job, cwd=tmp_path).stdout
     assert f"{ANNOTATION_RUN_CONFIG}: |" in text
-    assert text.count('"uri": "s3://bucket/data.jsonl"\n') == len(Stage)
+    assert text.count('"uri": "s3://bucket/data.jsonl",\n') == len(Stage)
     shown = run_configs(list(yaml.safe_load_all(text)))
     exact = run_configs(json.loads(finetune("plan", job, "-o", "json", cwd=tmp_path).stdout)["items"])
     assert list(map(json.loads, shown)) == list(map(json.loads, exact))

@@ -195,7 +195,7 @@ def test_a_deleted_pod_that_had_failed_is_gone_at_once(tmp_path: Path) -> None:
 
 def test_a_queue_is_only_to_be_had_in_a_cluster(tmp_path: Path) -> None:
     cluster = open_cluster(tmp_path)
-    with pytest.raises(NotLocalError, match="Job pig-train .* queue gpus, which only a cluster has"):
+    with pytest.raises(NotLocalError, match=r"Job pig-train .* queue gpus, which only a cluster has"):
         cluster.apply(QueueJob("pig-train", "uid", "gpus"), now())
 
 
@@ -239,7 +239,11 @@ def test_jobs_of_another_version_of_the_state_are_planned_again(tmp_path: Path) 
     cluster.kill(now())
     file = tmp_path / "default/pig/cluster.json"
     file.write_text(file.read_text().replace('"version": 2', '"version": 1'))
-    assert open_cluster(tmp_path).stages() == {}
+    (tmp_path / "default/pig/configs/pig-resolved").mkdir(parents=True)
+    (tmp_path / "default/pig/configs/pig-resolved/resolved.json").write_text("{}")
+    again = open_cluster(tmp_path)
+    assert again.stages() == {}
+    assert again.resolved("pig") is None
 
 
 def test_a_config_map_that_is_there_stays_as_it_is(tmp_path: Path) -> None:

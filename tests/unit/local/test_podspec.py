@@ -111,7 +111,11 @@ def test_a_volume_of_the_downward_api_shows_annotations_and_labels_of_the_pod(tm
     manifest = job_manifest("pass")
     template = manifest["spec"]["template"]
     template["metadata"] = {"annotations": {"run": '{"a": 1}'}, "labels": {"team": "x"}}
-    fields = {"run.json": "metadata.annotations['run']", "team": "metadata.labels['team']", "none": "metadata.labels['x']"}
+    fields = {
+        "run.json": "metadata.annotations['run']",
+        "team": "metadata.labels['team']",
+        "none": "metadata.labels['x']",
+    }
     items = [{"path": path, "fieldRef": {"fieldPath": field}} for path, field in fields.items()]
     template["spec"]["volumes"][0] = {"name": "config", "downwardAPI": {"items": items}}
     made = launched(tmp_path, manifest)
