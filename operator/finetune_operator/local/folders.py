@@ -69,6 +69,10 @@ class JobFolder:
         return self.root / _VOLUMES
 
     @property
+    def shared_claims_dir(self) -> Path:
+        return self.root.parent / SHARED_CLAIMS
+
+    @property
     def configs_dir(self) -> Path:
         return self.root / "configs"
 
@@ -111,8 +115,7 @@ class JobFolder:
     def claim(self, name: str) -> Path:
         """The claim's folder: where it was made for a job of the namespace, this one first, else one for all."""
         made = (self.own_claim(name), *sorted(self.root.parent.glob(f"[!_]*/{_VOLUMES}/{name}")))
-        shared = self.root.parent / SHARED_CLAIMS / name
-        return next((folder for folder in made if folder.is_dir()), shared)
+        return next((folder for folder in made if folder.is_dir()), self.shared_claims_dir / name)
 
     def is_locked(self) -> bool:
         """Whether a process holds the job, which is to say: runs it."""

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.status import JobStatus, Phase
+from finetune_operator.local.artifacts import uri_in_claim
 from finetune_operator.local.beginning import read_status
 from finetune_operator.local.folders import JobFolder
 
@@ -26,8 +27,13 @@ def job_named(name: str, folder: JobFolder) -> FineTuneJob | None:
 
 
 def _status(folder: JobFolder) -> JobStatus | None:
-    """A run that was killed could not say so: as long as nobody runs it again, it is suspended."""
+    """As a cluster would show it to other jobs: with its checkpoints in claims.
+
+    A run that was killed could not say so: as long as nobody runs it again, it is suspended.
+    """
     status = read_status(folder)
-    if status is None or status.phase.is_terminal or folder.is_locked():
-        return status
-    return status.model_copy(update={"phase": Phase.SUSPENDED})
+    if status is None:
+        return None
+    kept = (one.model_copy(update={"uri": uri_in_claim(one.uri, folder)}) for one in status.checkpoints)
+    phase = status.phase if status.phase.is_terminal or folder.is_locked() else Phase.SUSPENDED
+    return status.model_copy(update={"checkpoints": tuple(kept), "phase": phase})
