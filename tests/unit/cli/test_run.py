@@ -127,8 +127,8 @@ def test_a_run_survives_ctrl_c_and_a_kill_and_ends_with_its_artifact(
     assert status.phase is Phase.SUCCEEDED
     assert ((status.trained and status.trained.resumed_from_step) or 0) >= 10
     assert status.restarts == 0
-    adapter = tmp_path / ".finetune/default/tiny/volumes/tiny-workspace"
-    assert list(adapter.glob("*/output/adapter_model.safetensors"))
+    volumes = tmp_path / ".finetune/default/tiny/volumes"
+    assert list(volumes.glob("tiny-workspace-*/*/output/adapter_model.safetensors"))
     assert all(words in done.stdout for words in ("Held-out loss", "sha256", "PeftModel"))
 
     again = finetune("run", "job.yaml", cwd=tmp_path)

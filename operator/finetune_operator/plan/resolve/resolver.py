@@ -12,12 +12,13 @@ from finetune_operator.api.resources import FineTuneJob, Template
 from finetune_operator.api.spec import DataSpec, JobSpec, TrainingDevice, TrainingSpec
 from finetune_operator.api.status import Reason
 from finetune_operator.plan.model import names
+from finetune_operator.plan.model.claim_uris import claim_of
 from finetune_operator.plan.model.problems import SpecProblem
 from finetune_operator.plan.model.resolved import PodDefaults, ResolvedSpec
 from finetune_operator.plan.model.settings import PlanSettings
 from finetune_operator.plan.resolve.merge import MergeError, check_pod_template, compose_pod_templates, deep_merge
 from finetune_operator.plan.resolve.resume_source import resume_source
-from finetune_operator.plan.resolve.sources import claim_fields, claim_of, secret_fields, uris
+from finetune_operator.plan.resolve.sources import claim_fields, secret_fields, uris
 from finetune_operator.plan.resolve.storage import storage
 from finetune_operator.plan.resolve.topology import topology
 from finetune_trainer.contract import (
