@@ -7,6 +7,7 @@ manifest's digests find that out before anything is resumed from it.
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Final, Protocol, TypeVar
 from finetune_trainer import log, manifest
 from finetune_trainer.contract import CheckpointRef
 from finetune_trainer.manifest import Facts, Manifest, TornError
-from finetune_trainer.workspace import writing
+from finetune_trainer.workspace import make_readable, writing
 
 T = TypeVar("T")
 
@@ -83,7 +84,7 @@ class CheckpointStore:
         return folder
 
     def abandon(self, step: int) -> None:
-        """Give the room of a checkpoint that could not be written back."""
+        """Remove what a checkpoint that could not be written has left."""
         if self._peers.is_main_process:
             shutil.rmtree(self._root / f".partial-{step}", ignore_errors=True)
 
@@ -113,6 +114,32 @@ class CheckpointStore:
                 return self.folder(step), found.facts
             unusable.add(step)
             self._skip(step, trouble)
+
+    def holds_copy(self, step: int) -> bool:
+        """Whether this pod has the copy of another job's checkpoint of this step."""
+        try:
+            return manifest.read(self.folder(step)).facts.origin is not None
+        except TornError:
+            return False
+
+    def adopt(self, step: int, fetch: Callable[[Path], Manifest]) -> None:
+        """One rank of a pod: put another job's checkpoint, which `fetch` copies and verifies, among this run's own.
+
+        Raises TornError.
+        """
+        folder = self.folder(step)
+        partial = self._root / f".partial-{step}-{platform.node()}" / folder.name
+        with writing("checkpoints", _FIELD):
+            shutil.rmtree(partial.parent, ignore_errors=True)
+            partial.mkdir(parents=True)
+            try:
+                fetched = fetch(partial)
+                ours = fetched.facts.model_copy(update={"run": self._run})
+                make_readable(partial)
+                manifest.write(partial, Manifest(facts=ours, files=fetched.files))
+                self._put(partial, folder)
+            finally:
+                shutil.rmtree(partial.parent, ignore_errors=True)
 
     def _skip(self, step: int, trouble: str) -> None:
         self._refs[step] = CheckpointRef(step=step, uri=self._uri(step), verified=False, bytes=0)

@@ -227,7 +227,7 @@ def test_a_probe_leaves_nothing_behind(paths: Paths, tmp_path: Path) -> None:
 
 
 def test_one_cannot_write_to_the_web(paths: Paths) -> None:
-    with pytest.raises(InvalidConfig, match="cannot write to `https://`"):
+    with pytest.raises(InvalidConfig, match="outputs cannot be at `https://`"):
         open_folder(Address("https://host/x", "spec.output.uri", "output"), paths)
 
 

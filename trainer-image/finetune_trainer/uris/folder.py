@@ -1,4 +1,4 @@
-"""Folders to write to, wherever they are: outputs, handed-over models, second homes of checkpoints."""
+"""Folders of files, wherever they are: outputs, handed-over models, checkpoints and their mirrors."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def open_folder(address: Address, paths: Paths) -> Folder:
             return LocalFolder(address, path_of(address, paths))
         case scheme:
             raise InvalidConfig(
-                f"cannot write to `{scheme}://`", field=address.field, advice="write to s3://, pvc:// or file://"
+                f"{address.kind}s cannot be at `{scheme}://`",
+                field=address.field,
+                advice="use s3://, pvc:// or file://",
             )
 
 
