@@ -192,6 +192,9 @@ async def test_what_may_have_been_lost_is_looked_for_before_it_is_due(
     resync.soon()
     async with asyncio.timeout(10):
         await resync.synced.wait()
+    time.advance(1)
+    await asyncio.sleep(0.02)
+    assert lists.asked.count(("pods", None)) == 1
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
