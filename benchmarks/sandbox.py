@@ -6,6 +6,7 @@ Ports and paths may then be fixed ones (webhook certificates have a fixed folder
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -25,5 +26,7 @@ def enter(module: str) -> None:
 
 
 def _furnish() -> None:
+    # The first process of a namespace ignores what it does not handle.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/tmp"], check=True)  # noqa: S108 - nobody else sees this one

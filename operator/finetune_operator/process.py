@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -40,14 +40,14 @@ from finetune_operator.runtime.progress import ProgressBoard
 from finetune_operator.runtime.queue import WorkQueue
 from finetune_operator.runtime.resync import Resync
 from finetune_operator.runtime.store import Store
+from finetune_operator.runtime.supervise import Supervisor
 from finetune_operator.runtime.turns import Turns
-from finetune_operator.runtime.workers import TransientError, Workers
+from finetune_operator.runtime.workers import Workers
 from finetune_operator.settings import Settings
 
 _log = structlog.get_logger(__name__)
 _SILENT_SECONDS: Final = 60.0
 _ANSWER_SECONDS: Final = 5.0
-_PAUSE_SECONDS: Final = 1.0
 _FLUSH_SECONDS: Final = 2.0
 _LOOK_AT_CRDS_SECONDS: Final = 300.0
 _GC_AT_START: Final = (50_000, 50, 100)
@@ -70,6 +70,7 @@ class Operator:
         self.metrics = Metrics(self.store.phases, settings.workers, settings.lease_name)
         turns: Turns[JobKey] = Turns(lambda key: key.namespace, settings.workers)
         self.queue: WorkQueue[JobKey] = WorkQueue(loop, self.metrics.queue, turns=turns)
+        self.supervisor = Supervisor(time.monotonic, self.metrics.task_failed)
         self.inbox = Inbox(self.store, self.queue)
         self.lease_client = connect(configuration, lambda: None, self.metrics.requested)
         self.election = self._election()
@@ -102,6 +103,7 @@ class Operator:
             settings.namespaces,
             loop,
             self.metrics.watched,
+            self._lost,
         )
         self.workers = Workers(self.queue, self._reconciler().reconcile, self.metrics, settings.workers, time.monotonic)
         scraper = Scraper(self.client, session, time.monotonic)
@@ -109,14 +111,16 @@ class Operator:
 
     async def run(self) -> None:
         """Runs until cancelled, or until something that must not end does."""
+        keep = self.supervisor.until_done
         async with asyncio.TaskGroup() as group:
-            await wait_for_kinds(self.client)
-            group.create_task(self.election.run(self._lead), name="election")
+            await keep("discovery", lambda: wait_for_kinds(self.client))
+            leading = keep("election", lambda: self.election.run(lambda: keep("leading", self._lead)))
+            group.create_task(leading, name="election")
             await self._get_to_know_the_cluster()
             self.watcher.start()
-            group.create_task(self.resync.run(self.settings.resync_seconds), name="resync")
+            group.create_task(keep("resync", lambda: self.resync.run(self.settings.resync_seconds)), name="resync")
             group.create_task(self._fail_with_watcher(), name="watcher")
-            group.create_task(self._look_at_crds(), name="crds")
+            group.create_task(keep("crds", self._look_at_crds), name="crds")
 
     async def close(self) -> None:
         await self.watcher.stop()
@@ -128,7 +132,8 @@ class Operator:
         return f"the watches have been silent for {silent:.0f} s" if silent > _SILENT_SECONDS else None
 
     def ready(self) -> str | None:
-        return None if self.resync.synced.is_set() else "the cluster is not known yet"
+        unknown = "" if self.resync.synced.is_set() else "the cluster is not known yet"
+        return "; ".join(filter(None, (unknown, self.resync.problem))) or None
 
     async def _get_to_know_the_cluster(self) -> None:
         """One list serves both for a warm store and, where this process leads at once, for leading."""
@@ -145,21 +150,22 @@ class Operator:
         gc.set_threshold(*_GC_THEN)
 
     async def _synced_since(self, moment: float) -> None:
-        await _persist(lambda: self.resync.fresher_than(moment))
+        await self.supervisor.until_done("first list", lambda: self.resync.fresher_than(moment))
 
     async def _lead(self) -> None:
         """What only the leader does. A former leader's writes are in the store before anything is decided."""
         await self._synced_since(self.election.leading_since)
+        keep, settings = self.supervisor.until_done, self.settings
         self.observer.children.clear()
-        await _persist(lambda: self.resolved.load(self.settings.namespaces, self._uid_of))
-        if self.settings.install_templates:
-            await _persist(lambda: install_templates(self.client, self.store, self.inbox, templates()))
+        await keep("resolved", lambda: self.resolved.load(settings.namespaces, self._uid_of))
         self.inbox.open()
         sending = asyncio.create_task(self.events.run(), name="events")
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self.workers.run(self.settings.drain_seconds), name="workers")
-                group.create_task(self.scraping.run(self.settings.scrape_seconds), name="scraping")
+                group.create_task(keep("workers", lambda: self.workers.run(settings.drain_seconds)), name="workers")
+                group.create_task(keep("scraping", lambda: self.scraping.run(settings.scrape_seconds)), name="scraping")
+                if settings.install_templates:
+                    group.create_task(keep("templates", self._install_templates), name="templates")
         finally:
             self.inbox.close()
             await self.events.flush(_FLUSH_SECONDS)
@@ -185,6 +191,13 @@ class Operator:
                     _log.warning("crds_of_another_version", why=lack)
                 self.crds_lack = lack
             await asyncio.sleep(_LOOK_AT_CRDS_SECONDS)
+
+    async def _install_templates(self) -> None:
+        await install_templates(self.client, self.store, self.inbox, templates())
+
+    def _lost(self, kind: str) -> None:
+        self.metrics.lost(kind)
+        self.resync.soon()
 
     async def _fail_with_watcher(self) -> None:
         await self.watcher.failed.wait()
@@ -214,18 +227,6 @@ class Operator:
     def _forget(self, key: JobKey) -> None:
         self.observer.forget(key)
         self.queue.drop(key)
-
-
-async def _persist(step: Callable[[], Awaitable[None]]) -> None:
-    """Tries again until it is done; at start there is no queue yet that would."""
-    while True:
-        try:
-            await step()
-        except TransientError as error:
-            _log.warning("retrying", error=str(error))
-            await asyncio.sleep(_PAUSE_SECONDS)
-        else:
-            return
 
 
 async def run(settings: Settings, configuration: Any) -> int:

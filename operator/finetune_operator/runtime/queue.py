@@ -168,8 +168,6 @@ class WorkQueue(Generic[K]):
             except asyncio.CancelledError:
                 self._give_up(getter)
                 raise
-        if self._ready:
-            self._wake_one()
         return key
 
     def done(self, key: K) -> None:

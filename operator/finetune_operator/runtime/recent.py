@@ -31,6 +31,3 @@ class Recent(Generic[K, V]):
 
     def get(self, key: K) -> V | None:
         return self._values.get(key)
-
-    def drop(self, key: K) -> None:
-        self._values.pop(key, None)

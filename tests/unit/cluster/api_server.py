@@ -41,8 +41,8 @@ class ApiServer:
     """Method and path of requests that are answered only once all of them are here."""
     redirects: dict[str, str] = field(default_factory=dict)
     """Paths that are answered with a redirect, and where it leads."""
-    texts: dict[str, str] = field(default_factory=dict)
-    """Paths that are answered with a text."""
+    texts: dict[str, bytes] = field(default_factory=dict)
+    """Paths that are answered with something else than JSON."""
     cookies: bool = False
     """Whether every answer sets a cookie."""
     extra_headers: dict[str, str] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class ApiServer:
         if request.path in self.redirects:
             return web.Response(status=302, headers={"Location": self.redirects[request.path]})
         if request.path in self.texts:
-            return web.Response(text=self.texts[request.path])
+            return web.Response(body=self.texts[request.path])
         bodies = self.answers.get((request.method, request.path))
         if not bodies:
             return web.json_response(status(404, "NotFound", f"{request.path} not found"), status=404)

@@ -144,7 +144,7 @@ async def test_an_overloaded_api_server_says_how_long_to_leave_it_alone(
 
 
 async def test_an_answer_that_is_no_json_is_tried_again(server: ApiServer, client: Client) -> None:
-    server.texts["/x"] = "<html>a load balancer</html>"
+    server.texts["/x"] = b"<html>a load balancer</html>"
     with pytest.raises(TransientError):
         await client.get("/x")
 

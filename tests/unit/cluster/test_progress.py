@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 from tests.unit.cluster import hostile
-from tests.unit.cluster.api_server import ApiServer, status
+from tests.unit.cluster.api_server import ApiServer, client_of, status
 from tests.unit.cluster.conftest import World
 from tests.unit.cluster.hostile import Behaviour, closed_port
 from tests.unit.cluster.pod_json import container
@@ -42,7 +42,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scraping, "_ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(scraping, "_POD_SECONDS", 1.0)
     monkeypatch.setattr(scraping, "_CONNECT_SECONDS", 0.1)
 
 
@@ -198,12 +198,23 @@ async def test_a_redirect_through_the_api_server_is_not_followed(scraper: Scrape
     assert server.paths("GET") == [proxy(scraper)]
 
 
+async def test_what_a_pod_has_packed_is_not_unpacked_through_the_api_server(
+    scraper: Scraper, server: ApiServer
+) -> None:
+    server.texts[proxy(scraper)] = gzip.compress(b" " * hostile.MEGABYTE)
+    server.extra_headers["Content-Encoding"] = "gzip"
+    with pytest.raises(NoProgressError) as raised:
+        await scraper.progress("team", NOBODY)
+    assert raised.value.outcome is Outcome.INVALID
+
+
 async def test_a_pods_cookie_does_not_go_along_with_later_requests(scraper: Scraper, server: ApiServer) -> None:
     server.url = server.url.replace("127.0.0.1", "localhost")  # cookies of plain addresses are not kept anyway
     server.cookies = True
     server.answer("GET", proxy(scraper), SAID)
-    for _ in range(2):
-        await scraper.progress("team", NOBODY)
+    async with client_of(server) as scraper.client:
+        for _ in range(2):
+            await scraper.progress("team", NOBODY)
     assert all("Cookie" not in asked.headers for asked in server.asked)
 
 
