@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,52 +32,25 @@ def saying(message: str) -> JobEvent:
     return JobEvent(EventType.WARNING, Reason.POD_PROBLEM, message)
 
 
-class Kept:
-    """Keeps events as an API server does: by name, and none twice."""
+@dataclass
+class Told:
+    """Events that an API server keeps."""
 
-    def __init__(self, server: ApiServer) -> None:
-        self.server = server
+    server: ApiServer
+    client: Client
 
-    async def send(self, client: Client, event: JobEvent, version: int = 1, after: timedelta = timedelta()) -> None:
-        seen = len(self.server.asked)
-        found = self.found()
-        self.server.answer("POST", ROOT, {})
-        await self._once(client, event, version, after, found)
-        self.settle(seen)
+    async def send(self, event: JobEvent, version: int = 1, after: timedelta = timedelta()) -> None:
+        await events.send(self.client, job(version), event, NOW + after)
 
-    async def _once(
-        self, client: Client, event: JobEvent, version: int, after: timedelta, found: dict[str, Any]
-    ) -> None:
-        for name in events._names(job(version), event):  # noqa: SLF001 - the server has to know them beforehand
-            if name in found:
-                self.server.answer("POST", ROOT, status(409, "AlreadyExists"), {})
-                break
-        await events.send(client, job(version), event, NOW + after)
-
-    def settle(self, seen: int) -> None:
-        for asked in self.server.asked[seen:]:
-            if asked.method == "PATCH":
-                body = self.server.answers["GET", asked.path][0]
-                merged = {**body, **asked.body, "metadata": {**body["metadata"], **asked.body["metadata"]}}
-                self.server.answer("GET", asked.path, merged)
-        posted = [asked.body for asked in self.server.asked[seen:] if asked.method == "POST"]
-        for body in posted[-1:]:
-            path = f"{ROOT}/{body['metadata']['name']}"
-            if ("GET", path) not in self.server.answers:
-                self.server.answer("GET", path, body)
-                self.server.answer("PATCH", path, {})
-
-    def found(self) -> dict[str, Any]:
-        kept = {path: bodies[0] for (method, path), bodies in self.server.answers.items() if method == "GET"}
-        return {path.removeprefix(f"{ROOT}/"): body for path, body in kept.items()}
-
-    def told(self) -> list[tuple[str, int]]:
-        return [(body["message"], body["count"]) for body in self.found().values()]
+    @property
+    def counts(self) -> list[tuple[str, int]]:
+        return [(body["message"], body["count"]) for body in self.server.kept[ROOT].values()]
 
 
 @pytest.fixture
-def kept(server: ApiServer) -> Kept:
-    return Kept(server)
+def told(server: ApiServer, client: Client) -> Told:
+    server.kept[ROOT] = {}
+    return Told(server, client)
 
 
 async def test_an_event_tells_whom_it_is_about_and_when(server: ApiServer, client: Client) -> None:
@@ -93,48 +67,44 @@ async def test_an_event_tells_whom_it_is_about_and_when(server: ApiServer, clien
     assert body["firstTimestamp"] == body["lastTimestamp"] == "2026-01-01T00:00:00Z"
 
 
-async def test_what_happens_again_is_counted_on_the_first_event(kept: Kept, client: Client) -> None:
-    await kept.send(client, RESTARTED, version=1)
-    await kept.send(client, RESTARTED, version=2, after=timedelta(hours=1))
-    assert kept.told() == [("rank 1 was lost", 2)]
-    (body,) = kept.found().values()
+async def test_what_happens_again_is_counted_on_the_first_event(told: Told) -> None:
+    await told.send(RESTARTED, version=1)
+    await told.send(RESTARTED, version=2, after=timedelta(hours=1))
+    assert told.counts == [("rank 1 was lost", 2)]
+    (body,) = told.server.kept[ROOT].values()
     assert body["lastTimestamp"] == "2026-01-01T01:00:00Z"
 
 
-async def test_a_reconcile_that_is_repeated_after_a_crash_counts_nothing(kept: Kept, client: Client) -> None:
+async def test_a_reconcile_that_is_repeated_after_a_crash_counts_nothing(told: Told) -> None:
     for _ in range(3):
-        await kept.send(client, RESTARTED, version=5)
-    assert kept.told() == [("rank 1 was lost", 1)]
-    assert kept.server.paths("PATCH") == []
+        await told.send(RESTARTED, version=5)
+    assert told.counts == [("rank 1 was lost", 1)]
+    assert told.server.paths("PATCH") == []
 
 
-async def test_words_that_differ_in_numbers_only_are_one_event_with_the_newest_words(
-    kept: Kept, client: Client
-) -> None:
-    await kept.send(client, saying("0/3 nodes are available: 1 Insufficient cpu"))
-    await kept.send(client, saying("0/4 nodes are available: 12 Insufficient cpu"), 2, timedelta(minutes=9))
-    assert kept.told() == [("0/4 nodes are available: 12 Insufficient cpu", 2)]
+async def test_words_that_differ_in_numbers_only_are_one_event_with_the_newest_words(told: Told) -> None:
+    await told.send(saying("0/3 nodes are available: 1 Insufficient cpu"))
+    await told.send(saying("0/4 nodes are available: 12 Insufficient cpu"), 2, timedelta(minutes=9))
+    assert told.counts == [("0/4 nodes are available: 12 Insufficient cpu", 2)]
 
 
-async def test_other_words_are_another_event(kept: Kept, client: Client) -> None:
-    await kept.send(client, saying("0/3 nodes: Insufficient cpu"))
-    await kept.send(client, saying("0/3 nodes: Insufficient memory"))
-    assert [count for _, count in kept.told()] == [1, 1]
+async def test_other_words_are_another_event(told: Told) -> None:
+    await told.send(saying("0/3 nodes: Insufficient cpu"))
+    await told.send(saying("0/3 nodes: Insufficient memory"))
+    assert [count for _, count in told.counts] == [1, 1]
 
 
-async def test_numbers_that_differ_after_ten_minutes_are_another_event(kept: Kept, client: Client) -> None:
-    await kept.send(client, saying("1 of 3"))
-    await kept.send(client, saying("2 of 3"), 2, timedelta(minutes=11))
-    assert kept.told() == [("1 of 3", 1), ("2 of 3", 1)]
+async def test_numbers_that_differ_after_ten_minutes_are_another_event(told: Told) -> None:
+    await told.send(saying("1 of 3"))
+    await told.send(saying("2 of 3"), 2, timedelta(minutes=11))
+    assert told.counts == [("1 of 3", 1), ("2 of 3", 1)]
 
 
-async def test_two_events_of_one_reconcile_that_differ_in_numbers_are_both_counted_and_only_once(
-    kept: Kept, client: Client
-) -> None:
+async def test_two_events_of_one_reconcile_that_differ_in_numbers_are_both_counted_and_only_once(told: Told) -> None:
     for _ in range(2):
-        await kept.send(client, saying("artifact 1"), version=7)
-        await kept.send(client, saying("artifact 2"), version=7)
-    assert kept.told() == [("artifact 2", 2)]
+        await told.send(saying("artifact 1"), version=7)
+        await told.send(saying("artifact 2"), version=7)
+    assert told.counts == [("artifact 2", 2)]
 
 
 # In the background
@@ -173,9 +143,7 @@ async def test_an_event_that_the_api_server_has_no_time_for_is_sent_again(
     assert len(said(server)) == 3
 
 
-async def test_an_event_that_fails_for_good_is_counted_and_the_next_one_sent(
-    server: ApiServer, client: Client
-) -> None:
+async def test_an_event_that_fails_for_good_is_counted_and_the_next_one_sent(server: ApiServer, client: Client) -> None:
     lost: list[int] = []
     for refusal in (status(503), status(403, "Forbidden"), status(404)):
         server.asked.clear()

@@ -69,7 +69,9 @@ def test_a_job_that_is_being_deleted_says_so() -> None:
 
 def test_labels_that_somebody_changed_count_as_the_job_was_made_with() -> None:
     made_with = {"finetune-operator.io/attempt": "2", "team": "a"}
-    body = train_job(labels={"finetune-operator.io/attempt": "9"}, spec={"template": {"metadata": {"labels": made_with}}})
+    body = train_job(
+        labels={"finetune-operator.io/attempt": "9"}, spec={"template": {"metadata": {"labels": made_with}}}
+    )
     assert stage_job(trim_batch_job(body), ()).attempt == 2
     assert "team" not in trim_batch_job(body)["metadata"]["labels"]
 

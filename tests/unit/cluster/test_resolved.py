@@ -4,16 +4,18 @@ from typing import Any
 
 import pytest
 from tests.unit.cluster.api_server import ApiServer, status
-from tests.unit.plan.builders import resolved_spec
+from tests.unit.plan.builders import a_job, a_template
 
 from finetune_operator.cluster.client import Client, UnavailableError
 from finetune_operator.cluster.resolved import ResolvedSpecs
+from finetune_operator.plan.model.settings import PlanSettings
+from finetune_operator.plan.resolve.resolver import resolve
 from finetune_operator.runtime.kinds import JobKey
 
 BOT = JobKey("team", "bot")
 LIST = "/api/v1/configmaps"
 ONE = "/api/v1/namespaces/team/configmaps/bot-resolved"
-SPEC = resolved_spec()
+SPEC = resolve(a_job(output={"uri": "s3://team/out"}), a_template(), PlanSettings())
 
 
 def config_map(name: str = "bot", uid: str = "uid-bot", *, going: bool = False) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def specs(client: Client) -> ResolvedSpecs:
 async def test_all_are_listed_in_pages_by_label_and_none_is_asked_for_again(
     server: ApiServer, specs: ResolvedSpecs
 ) -> None:
-    server.answer("GET", LIST, page(config_map(), more="x"), page(config_map("other")))
+    server.answer("GET", LIST, page(config_map(), more="x"), page(config_map("other", "uid-other")))
     await specs.load((), uid_of)
     assert await specs.of(BOT, "uid-bot", started=True) == SPEC
     assert await specs.of(JobKey("team", "other"), "uid-other", started=True) == SPEC

@@ -169,6 +169,16 @@ def test_a_job_that_is_being_deleted_is_not_waited_for(store: Store) -> None:
     assert store.is_quiet(BOT)
 
 
+def test_children_of_a_job_that_goes_on_are_kept_again_once_they_are_read_again(store: Store) -> None:
+    put(store, BATCH_JOBS, child("Job", "bot-train"))
+    put(store, FINETUNE_JOBS, finetune_job(phase="Failed"))
+    assert put(store, BATCH_JOBS, child("Job", "bot-train")) == ()
+    assert store.children(BOT, BATCH_JOBS) == []
+    put(store, FINETUNE_JOBS, finetune_job(version=2, phase="Training"))
+    assert put(store, BATCH_JOBS, child("Job", "bot-train")) == ()
+    assert names(store.children(BOT, BATCH_JOBS)) == ["bot-train"]
+
+
 def test_a_job_that_is_not_there_is_quiet(store: Store) -> None:
     assert store.is_quiet(BOT)
 
