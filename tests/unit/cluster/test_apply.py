@@ -130,7 +130,7 @@ TAKEN = [
 
 @pytest.mark.parametrize(("found", "owner", "going"), TAKEN)
 async def test_what_is_not_ours_or_is_going_is_named_and_left_alone(
-    world: World, found: dict[str, Any], owner: str, going: bool
+    world: World, found: dict[str, Any], owner: str, *, going: bool
 ) -> None:
     world.server.answer("POST", JOBS, EXISTS)
     world.server.answer("GET", TRAIN, found)
@@ -142,7 +142,7 @@ async def test_what_is_not_ours_or_is_going_is_named_and_left_alone(
 
 @pytest.mark.parametrize(("uid", "ours"), [(UID, True), ("uid-of-its-predecessor", False)])
 async def test_a_claim_that_outlives_its_job_is_ours_by_the_uid_on_its_label(
-    world: World, uid: str, ours: bool
+    world: World, uid: str, *, ours: bool
 ) -> None:
     lasting = manifest("PersistentVolumeClaim", "bot-workspace-uid")
     there = manifest("PersistentVolumeClaim", "bot-workspace-uid", **{"finetune-operator.io/job-uid": uid})

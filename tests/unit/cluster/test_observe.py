@@ -20,7 +20,12 @@ from finetune_trainer.contract import Progress, Stage
 BOT = JobKey("team", "bot")
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = CREATED + timedelta(minutes=1)
-STARTED = {"startTime": "2026-01-01T00:00:00Z", "phase": "Training", "stage": "train", "observedGeneration": 1}
+STARTED: dict[str, Any] = {
+    "startTime": "2026-01-01T00:00:00Z",
+    "phase": "Training",
+    "stage": "train",
+    "observedGeneration": 1,
+}
 RAN = {"number": 1, "start": "2026-01-01T00:00:00Z", "runningSince": "2026-01-01T00:00:30Z"}
 RESOLVED = "/api/v1/namespaces/team/configmaps/bot-resolved"
 EVENTS = "/api/v1/namespaces/team/events"
@@ -244,7 +249,7 @@ async def test_a_rank_is_not_missed_before_all_have_run_or_after_the_attempt(
 
 
 async def test_of_an_ended_job_the_children_are_read_live(world: World) -> None:
-    over = {**STARTED, "phase": "Failed"}
+    over: dict[str, Any] = {**STARTED, "phase": "Failed"}
     world.knows(FINETUNE_JOBS, finetune_job(**over))
     world.knows(BATCH_JOBS, child("Job", "bot-train"))
     world.knows(PODS, rank(0))

@@ -87,7 +87,7 @@ RAN = [
 
 
 @pytest.mark.parametrize(("body", "ran"), RAN)
-def test_a_pod_has_run_once_its_trainer_has(body: Json, ran: bool) -> None:
+def test_a_pod_has_run_once_its_trainer_has(body: Json, *, ran: bool) -> None:
     assert pod_state(body).ran is ran
 
 

@@ -34,7 +34,12 @@ CONFIG_MAPS = "/api/v1/namespaces/team/configmaps"
 CLAIMS = "/api/v1/namespaces/team/persistentvolumeclaims"
 JOBS = "/apis/batch/v1/namespaces/team/jobs"
 PREPARE = f"{JOBS}/bot-prepare"
-OVER = {"phase": "Failed", "observedGeneration": 1, "completionTime": "2025-12-31T00:00:00Z", "reason": "Diverged"}
+OVER: dict[str, Any] = {
+    "phase": "Failed",
+    "observedGeneration": 1,
+    "completionTime": "2025-12-31T00:00:00Z",
+    "reason": "Diverged",
+}
 
 
 @dataclass
@@ -163,7 +168,7 @@ async def test_pods_are_taken_down_only_when_the_status_says_why(suspending: Tri
 
 
 async def test_labels_that_were_taken_from_a_job_are_given_back_before_anything_else(tried: Tried) -> None:
-    running = {"phase": "Preparing", "stage": "prepare", "startTime": "2025-12-31T00:00:00Z"}
+    running: dict[str, Any] = {"phase": "Preparing", "stage": "prepare", "startTime": "2025-12-31T00:00:00Z"}
     tried.world.knows(FINETUNE_JOBS, finetune_job(**running))
     tried.world.knows(CLUSTER_TEMPLATES, template("ClusterFineTuneTemplate"))
     tried.world.server.answer("GET", "/api/v1/namespaces/team/secrets/creds", {})
@@ -242,7 +247,7 @@ async def test_a_mistake_of_the_planner_gets_into_the_status_after_three_tries(
 
 
 async def test_a_missing_right_to_look_is_told_and_ends_nothing(tried: Tried) -> None:
-    training = {"phase": "Training", "stage": "train", "startTime": "2025-12-31T00:00:00Z"}
+    training: dict[str, Any] = {"phase": "Training", "stage": "train", "startTime": "2025-12-31T00:00:00Z"}
     tried.world.knows(FINETUNE_JOBS, finetune_job(**training))
     tried.world.server.answer("GET", f"{JOBS}/bot-train", status(403, "Forbidden", "cannot get jobs"))
     for _ in range(3):
@@ -368,7 +373,7 @@ async def test_a_job_that_has_ended_and_is_gone_is_forgotten(tried: Tried) -> No
 
 
 async def test_jobs_that_outlive_a_failed_job_are_ended(tried: Tried) -> None:
-    over = {**OVER, "stage": "train", "startTime": "2025-12-30T00:00:00Z"}
+    over: dict[str, Any] = {**OVER, "stage": "train", "startTime": "2025-12-30T00:00:00Z"}
     tried.world.knows(FINETUNE_JOBS, finetune_job(**over))
     tried.world.knows(BATCH_JOBS, child("Job", "bot-train"))
     tried.world.server.answer("GET", OWN, finetune_job(**over))
