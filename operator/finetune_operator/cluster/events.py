@@ -121,12 +121,15 @@ async def send(client: Client, job: ObjectMeta, event: JobEvent, now: datetime) 
 
 async def _is_told(client: Client, body: dict[str, Any], now: datetime) -> bool:
     """Creates the event, or counts it on the one that has its name. False when that one is of long ago."""
-    path = EVENTS.path(body["metadata"]["namespace"])
+    namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
     try:
-        await client.create(path, body)
-        return True
+        await client.create(EVENTS.path(namespace), body)
     except ConflictError:
-        path = EVENTS.path(body["metadata"]["namespace"], body["metadata"]["name"])
+        return await _is_counted(client, EVENTS.path(namespace, name), body, now)
+    return True
+
+
+async def _is_counted(client: Client, path: str, body: dict[str, Any], now: datetime) -> bool:
     try:
         before = await client.get(path)
     except NotFoundError:  # its time was over just now

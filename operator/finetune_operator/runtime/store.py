@@ -115,10 +115,12 @@ class Store:
     def put(self, record: Record) -> tuple[JobKey, ...]:
         """Keeps a record if it is news, and says which jobs it concerns. A deleted object stays deleted."""
         known = self._records[record.kind].get(record.ref)
-        if not self.is_newer(record.kind, record.ref, record.uid, record.version):
-            return ()
         if record.kind in _CHILDREN and self._nobody_looks_at(record, known):
             record = replace(record, raw=b"")
+        if not self.is_newer(record.kind, record.ref, record.uid, record.version):
+            if known is not None and known == replace(record, raw=b""):
+                self._records[record.kind][record.ref] = record
+            return ()
         self._drop(known)
         self._records[record.kind][record.ref] = record
         self._index(record)

@@ -30,7 +30,7 @@ from finetune_operator.cluster.progress import (
     may_be_a_pods,
     pod_session,
 )
-from finetune_operator.runtime.kinds import FINETUNE_JOBS, PODS, JobKey
+from finetune_operator.runtime.kinds import BATCH_JOBS, FINETUNE_JOBS, PODS, JobKey
 from finetune_operator.runtime.progress import ProgressBoard
 from finetune_trainer.contract import Progress
 
@@ -253,6 +253,12 @@ def running(name: str, job: str = "bot", namespace: str = "team") -> dict[str, o
     return pod
 
 
+def job_for_training(name: str, namespace: str) -> dict[str, object]:
+    job = child("Job", f"{name}-train", job=name, owner=f"{namespace}-{name}")
+    job["metadata"] |= {"namespace": namespace}
+    return job
+
+
 def job_in(namespace: str, name: str) -> dict[str, object]:
     job = finetune_job(name)
     job["metadata"] |= {"namespace": namespace, "uid": f"{namespace}-{name}"}
@@ -273,6 +279,7 @@ async def test_a_running_job_is_queued_when_its_progress_has_moved(
     loop: ScrapeLoop, scraper: Scraper, server: ApiServer, world: World
 ) -> None:
     world.knows(FINETUNE_JOBS, finetune_job())
+    world.knows(BATCH_JOBS, child("Job", "bot-train"))
     world.knows(PODS, running("p"))
     world.queue.clear()
     server.answer("GET", proxy(scraper), SAID, SAID, {**SAID, "step": 8})
@@ -289,6 +296,7 @@ async def test_a_report_says_when_it_arrived_here(
     loop: ScrapeLoop, scraper: Scraper, server: ApiServer, world: World
 ) -> None:
     world.knows(FINETUNE_JOBS, finetune_job())
+    world.knows(BATCH_JOBS, child("Job", "bot-train"))
     world.knows(PODS, running("p"))
     server.answer("GET", proxy(scraper), {**SAID, "updatedAt": "9999-12-31T23:59:59Z"})
     await loop.ask(BOT)
@@ -301,6 +309,7 @@ async def test_a_report_that_comes_when_its_job_has_gone_is_not_kept(
     loop: ScrapeLoop, scraper: Scraper, world: World
 ) -> None:
     world.knows(FINETUNE_JOBS, finetune_job())
+    world.knows(BATCH_JOBS, child("Job", "bot-train"))
     world.knows(PODS, running("p"))
 
     async def gone_meanwhile(writer: asyncio.StreamWriter) -> None:
@@ -322,6 +331,7 @@ async def test_no_error_of_one_scrape_gets_out_and_it_is_named_once(
 
     monkeypatch.setattr(Scraper, "progress", fails)
     world.knows(FINETUNE_JOBS, finetune_job())
+    world.knows(BATCH_JOBS, child("Job", "bot-train"))
     world.knows(PODS, running("p"))
     with capture_logs() as logs:
         for _ in range(3):
@@ -347,8 +357,10 @@ async def test_a_namespace_of_silent_pods_does_not_hold_up_another_namespaces(
     monkeypatch.setattr(Scraper, "progress", progress)
     for number in range(200):
         world.knows(FINETUNE_JOBS, job_in("noisy", f"n{number}"))
+        world.knows(BATCH_JOBS, job_for_training(f"n{number}", "noisy"))
         world.knows(PODS, running(f"n{number}", f"n{number}", "noisy"))
     world.knows(FINETUNE_JOBS, finetune_job())
+    world.knows(BATCH_JOBS, child("Job", "bot-train"))
     world.knows(PODS, running("p"))
     loop.board = ProgressBoard(lambda key: answered.set() if key == BOT else None)
     task = asyncio.create_task(loop.run(0.01))

@@ -13,7 +13,7 @@ from tests.unit.runtime.objects import child, finetune_job
 from finetune_operator.cluster.config import Credentials
 from finetune_operator.handlers import Watcher, kopf_settings
 from finetune_operator.runtime.inbox import Inbox
-from finetune_operator.runtime.kinds import FINETUNE_JOBS, PODS, JobKey
+from finetune_operator.runtime.kinds import BATCH_JOBS, FINETUNE_JOBS, PODS, JobKey
 from finetune_operator.runtime.metrics import QueueGauges
 from finetune_operator.runtime.queue import WorkQueue
 from finetune_operator.runtime.store import Store
@@ -58,6 +58,9 @@ async def watched() -> Watched:
 
 async def test_an_event_updates_the_store_and_queues_the_job(watched: Watched) -> None:
     await watched.event(FINETUNE_JOBS, None, finetune_job())
+    assert watched.queue.take() == BOT
+    watched.queue.done(BOT)
+    await watched.event(BATCH_JOBS, "ADDED", child("Job", "bot-train"))
     assert watched.queue.take() == BOT
     watched.queue.done(BOT)
     await watched.event(PODS, "ADDED", child("Pod", "p"))
