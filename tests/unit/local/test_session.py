@@ -96,7 +96,7 @@ def test_a_uri_to_resume_from_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 def test_resuming_from_a_job_that_never_ran_here_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(CannotRunHereError, match="resumeFrom.job: no job first has run") as caught:
+    with pytest.raises(CannotRunHereError, match=r"resumeFrom\.job: no job first has run") as caught:
         opened(tmp_path, job("second", checkpoints=FROM_FIRST))
     assert "resumeFrom.uri" in caught.value.advice
 
