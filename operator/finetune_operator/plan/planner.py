@@ -29,8 +29,8 @@ from finetune_trainer.contract import Stage
 POLICIES: Final[tuple[Policy, ...]] = (
     termination.succeed,  # before all others: a result that is there ends the job whatever else is the matter
     termination.deadline,  # before what waits, so that waiting ends, too
-    launch.await_deletion,  # before what reads the Job: one that is going tells nothing about the next
-    termination.fail,  # before suspend and restart: a user error comes again however the job goes on
+    termination.fail,  # before what waits for a Job to go, suspend and restart: a user error comes again however it goes on
+    launch.await_deletion,  # before what else reads the Job: one that is going tells nothing about the next
     termination.clear_leftover,  # before restart, which would take the operator's own deadline for a fault
     suspend.suspend,  # before what starts pods
     launch.recover_result,  # before restart: a Job that is complete has no rank to lose
@@ -65,7 +65,7 @@ def plan(observed: Observed, now: datetime, settings: PlanSettings) -> Plan:
         actions=decision.actions + _fix_spec(context, decision),
         after_status=decision.after_status,
         events=(*_spec_change(context), *decision.events, *events_between(before, after, spec)),
-        requeue_after=_requeue(context, decision),
+        requeue_after=_requeue(context, decision, after),
     )
 
 
@@ -80,6 +80,9 @@ def stalled(observed: Observed, obstacle: Obstacle, now: datetime) -> Plan:
     The status is the one from before the plan (with what pods have left behind); what was done of it before the
     obstacle is done again, which changes nothing.
     """
+    before = observed.job.status
+    if before is not None and before.phase.is_terminal:
+        return Plan(before, requeue_after=RECHECK_SECONDS)  # how it ended says whether and how it can be reopened
     match obstacle:
         case Refusal():
             reason, message = _refused(observed, obstacle)
@@ -185,10 +188,10 @@ def _spec_change(context: PolicyContext) -> tuple[JobEvent, ...]:
     return () if unchanged else (JobEvent(EventType.WARNING, Reason.SPEC_CHANGED, message),)
 
 
-def _requeue(context: PolicyContext, decision: Decision) -> float | None:
+def _requeue(context: PolicyContext, decision: Decision, after: JobStatus) -> float | None:
     """When the decision wants it, or when the deadline comes, whichever is sooner."""
     due = [] if decision.requeue_after is None else [decision.requeue_after]
-    ends = termination.deadline_of(context.job, context.status)
+    ends = termination.deadline_of(context.job, after)
     if ends is not None and not decision.phase.is_terminal:
         due.append(max(0.0, (ends - context.now).total_seconds()))
     return min(due, default=None)

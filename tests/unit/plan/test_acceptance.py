@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from tests.unit.plan.builders import a_job, a_template
+from tests.unit.plan.builders import NOON, a_job, a_template
 from tests.unit.plan.world import World
 
-from finetune_operator.api.status import ConditionType, Phase
+from finetune_operator.api.status import MAX_MESSAGE, ConditionType, Phase
 from finetune_operator.plan.model.observed import Presence
+from finetune_operator.plan.model.plan import Fault, NameTaken, Plan, Refusal
 from finetune_operator.plan.model.settings import PlanSettings
-from finetune_operator.plan.planner import Rejection, rejected
+from finetune_operator.plan.planner import stalled
 from finetune_trainer.contract import ExitCode, Stage
 
 
@@ -61,21 +60,10 @@ def test_a_missing_secret_is_named_with_its_field_and_its_namespace() -> None:
     assert_starts(world)
 
 
-def test_a_secret_that_may_not_be_looked_for_is_taken_to_be_there() -> None:
+def test_where_the_operator_may_not_read_secrets_the_pod_that_cannot_mount_one_tells() -> None:
     world = World(a_job(model={"uri": "hf://meta-llama/Llama-3.1-8B", "secretRef": {"name": "hub"}}))
     world.secrets = {"hub": Presence.UNREADABLE}
     assert_starts(world)
-
-
-@pytest.mark.parametrize("pod_template", [{"spec": None}, {"metadata": None}, {"spec": {"containers": None}}])
-def test_a_pod_template_without_a_pod_is_told_to_its_author(pod_template: dict[str, Any]) -> None:
-    assert_waits(World(a_job(podTemplate=pod_template)), "InvalidSpec", "spec.podTemplate.")
-
-
-def test_a_pod_template_of_a_template_names_the_template() -> None:
-    world = World()
-    world.template = a_template(podTemplate={"spec": {"containers": "trainer"}})
-    assert_waits(world, "InvalidSpec", "ClusterFineTuneTemplate lora: spec.podTemplate.spec.containers must be a list")
 
 
 def test_a_missing_claim_is_named_with_its_field() -> None:
@@ -116,40 +104,120 @@ def test_a_change_of_the_run_policy_is_no_change_of_the_spec() -> None:
     assert world.reconcile().events == ()
 
 
+def test_a_template_that_has_changed_is_told_with_the_next_generation_of_the_job() -> None:
+    world = World().reach(Stage.TRAIN)
+    world.template = a_template(training={"method": "full"})
+    assert world.reconcile().events == ()
+    world.set_policy(max_restarts=7)
+    assert [event.reason.value for event in world.reconcile().events] == ["SpecChangeIgnored"]
+
+
+def refused(world: World, refusal: Refusal) -> Plan:
+    """What is shown when the API server refuses what the job needs now."""
+    return stalled(world.observed(), refusal, world.now)
+
+
 def test_a_quota_that_refuses_a_stage_is_told_in_the_servers_words_and_tried_again() -> None:
     world = World()
-    decided = world.plan()
     words = 'jobs.batch "support-bot-prepare" is forbidden: exceeded quota: team, used: 10'
-    shown = rejected(world.observed(), decided, Rejection(403, "Forbidden", words), world.now)
+    shown = refused(world, Refusal(403, "Forbidden", words))
     assert (shown.status.phase, shown.status.reason) == (Phase.PENDING, "Rejected")
     assert words in shown.status.message
-    assert (shown.actions, shown.requeue_after) == ((), 30)
+    assert "Free some quota" in shown.status.message
+    assert (shown.actions, shown.after_status, shown.requeue_after) == ((), (), 30)
     assert shown.status.start_time is None
 
 
-def test_a_pod_template_that_is_no_pod_is_the_specs_fault() -> None:
-    world = World()
-    words = 'Job.batch "x" is invalid: spec.template.spec.containers[0].image: Required value'
-    shown = rejected(world.observed(), world.plan(), Rejection(422, "Invalid", words), world.now)
+@pytest.mark.parametrize(
+    "words",
+    [
+        'Job.batch "x" is invalid: spec.template.spec.containers[0].image: Required value',
+        'Job in version "v1" cannot be handled as a Job: json: cannot unmarshal string, Kind=Job',
+    ],
+)
+def test_a_pod_template_that_is_no_pod_is_the_specs_fault(words: str) -> None:
+    shown = refused(World(), Refusal(422, "Invalid", words))
     assert shown.status.reason == "InvalidSpec"
-    assert "podTemplate" in shown.status.message
+    assert "Correct podTemplate" in shown.status.message
+
+
+def test_an_object_that_is_invalid_elsewhere_asks_for_the_field() -> None:
+    shown = refused(World(), Refusal(422, "Invalid", "spec.resources.requests.storage: Invalid value"))
+    assert shown.status.reason == "Rejected"
+    assert "Correct the field that it names" in shown.status.message
 
 
 def test_a_refusal_that_comes_again_changes_nothing() -> None:
     world = World()
-    rejection = Rejection(403, "Forbidden", "exceeded quota")
-    first = rejected(world.observed(), world.plan(), rejection, world.now)
+    refusal = Refusal(403, "Forbidden", "exceeded quota")
+    first = refused(world, refusal)
     world.job = world.job.model_copy(update={"status": first.status})
+    world.sync()
     world.pass_time(30)
-    second = rejected(world.observed(), world.plan(), rejection, world.now)
+    second = refused(world, refusal)
     assert second.status == first.status
     assert second.events == ()
+
+
+def test_a_refusal_whose_numbers_change_is_no_new_event() -> None:
+    world = World()
+    world.refusal = Refusal(403, "Forbidden", "exceeded quota: used 10")
+    world.reconcile()
+    world.refusal = Refusal(403, "Forbidden", "exceeded quota: used 11")
+    world.reconcile()
+    assert "used 11" in world.status.message
+    assert world.events == ["Rejected"]
 
 
 def test_a_refusal_in_the_middle_of_a_job_keeps_what_is_reached() -> None:
     world = World().reach(Stage.PREPARE)
     world.end_pod(Stage.PREPARE, 0, ExitCode.OK)
-    shown = rejected(world.observed(), world.plan(), Rejection(403, "Forbidden", "exceeded quota"), world.now)
-    assert shown.status.phase is Phase.PREPARING
-    assert shown.status.dataset is not None
-    assert [event.reason.value for event in shown.events] == ["Prepared", "Rejected"]
+    world.refusal = Refusal(403, "Forbidden", "exceeded quota")
+    world.reconcile()
+    assert world.phase is Phase.PREPARING
+    assert world.status.dataset is not None
+    assert world.events[-2:] == ["Prepared", "Rejected"]
+    assert "in stage prepare" in world.status.message
+    world.refusal = None
+    world.reconcile()
+    assert (world.phase, world.holds(ConditionType.STALLED)) == (Phase.QUEUED, False)
+
+
+def test_a_name_that_somebody_else_has_taken_stalls_the_job_and_is_named_with_its_owner() -> None:
+    world = World()
+    world.take_name(Stage.PREPARE)
+    decided = world.reconcile()
+    assert (world.phase, world.status.reason) == (Phase.PENDING, "NameTaken")
+    assert "the Job support-bot-prepare, which belongs to FineTuneJob support-bot, uid somebody" in world.status.message
+    assert "nothing is taken over" in world.status.message
+    assert world.holds(ConditionType.STALLED)
+    assert not decided.after_status
+    assert [job.owner for job in world.cluster.jobs] == ["somebody"]
+    world.give_names_back()
+    assert_starts(world)
+
+
+def test_an_object_of_an_earlier_job_that_is_going_is_waited_for_and_is_no_failure() -> None:
+    taken = NameTaken("PersistentVolumeClaim", "support-bot-workspace", "FineTuneJob support-bot, uid 1", is_going=True)
+    shown = stalled(World().observed(), taken, NOON)
+    assert (shown.status.phase, shown.status.reason, shown.requeue_after) == (Phase.PENDING, "PredecessorGoing", 2)
+    assert "the PersistentVolumeClaim support-bot-workspace (FineTuneJob support-bot, uid 1) has to go first" in (
+        shown.status.message
+    )
+    held = {condition.type: condition.status.value for condition in shown.status.conditions}
+    assert (held[ConditionType.STALLED], held[ConditionType.RECONCILING], held[ConditionType.READY]) == (
+        *("False", "True"),
+        "True",
+    )
+
+
+def test_what_goes_wrong_again_and_again_is_told_with_how_often() -> None:
+    shown = stalled(World().observed(), Fault(5, "webhook.example: connection refused."), NOON)
+    assert (shown.status.reason, shown.requeue_after) == ("OperatorFault", 30)
+    assert shown.status.message.startswith("failed 5 times in a row: webhook.example: connection refused. It is tried")
+    assert [event.reason.value for event in shown.events] == ["OperatorFault"]
+
+
+def test_a_fault_of_any_length_fits_the_status() -> None:
+    shown = stalled(World().observed(), Fault(5, "é" * 9000), NOON)
+    assert len(shown.status.message.encode()) <= MAX_MESSAGE

@@ -8,13 +8,13 @@ import pytest
 from tests.unit.plan.builders import SETTINGS, UID, a_job, a_template
 
 from finetune_operator.api.status import Reason
-from finetune_operator.plan.manifests.stages import parse_resolved, resolved_config_map, stage_manifests
+from finetune_operator.plan.manifests.stages import parse_resolved, resolved_config_map
 from finetune_operator.plan.model.problems import SpecProblem
 from finetune_operator.plan.model.resolved import ResolvedSpec
 from finetune_operator.plan.model.settings import PlanSettings
 from finetune_operator.plan.resolve.resolver import claim_names, resolve, secret_names
 from finetune_operator.plan.resolve.sources import secret_fields
-from finetune_trainer.contract import Device, Method, Stage, Topology
+from finetune_trainer.contract import Device, Method, Topology
 
 
 def resolved(settings: PlanSettings = SETTINGS, template: dict[str, Any] | None = None, **spec: Any) -> ResolvedSpec:
@@ -65,14 +65,16 @@ def test_a_workspace_that_is_created_outlives_a_job_whose_result_it_holds() -> N
     assert spec.create_claim is not None
     assert spec.create_claim.outlives_job
     assert (spec.create_claim.size, spec.create_claim.storage_class_name) == ("50Gi", "fast")
-    assert spec.output.uri == f"pvc://support-bot-workspace/support-bot-{UID[:8]}/output"
-    assert spec.claims == ("support-bot-workspace",)
+    assert spec.output.uri == f"pvc://support-bot-workspace-{UID[:8]}/support-bot-{UID[:8]}/output"
+    assert spec.claims == (f"support-bot-workspace-{UID[:8]}",)
+    assert spec.workspace_claim == f"support-bot-workspace-{UID[:8]}", "a later job of this name has another"
 
 
 def test_a_workspace_that_is_created_goes_with_a_job_whose_result_is_elsewhere() -> None:
     spec = resolved(workspace={"size": "50Gi"}, output={"uri": "s3://team/out"})
     assert spec.create_claim is not None
     assert not spec.create_claim.outlives_job
+    assert spec.workspace_claim == "support-bot-workspace"
 
 
 @pytest.mark.parametrize(("per_node", "mode"), [(1, "ReadWriteMany"), (2, "ReadWriteOnce")])
@@ -131,12 +133,11 @@ def test_every_secret_and_claim_that_is_named_is_found() -> None:
     assert claim_names(job) == {"models", "ckpt", "shared"}
 
 
-def test_a_claim_that_will_be_created_is_not_expected_to_exist() -> None:
+def test_a_claim_that_will_be_created_is_not_expected_to_exist_and_cannot_be_named_as_the_output() -> None:
     job = a_job(workspace={"size": "1Gi"}, output={"uri": "pvc://support-bot-workspace/out"})
     assert claim_names(job) == set()
-    spec = resolve(job, a_template(), SETTINGS)
-    assert spec.create_claim is not None
-    assert spec.create_claim.outlives_job
+    with pytest.raises(SpecProblem, match=r"spec\.output\.uri: .* leave spec\.output out"):
+        resolve(job, a_template(), SETTINGS)
 
 
 def test_a_pod_template_that_cannot_be_merged_names_the_field() -> None:
@@ -156,21 +157,6 @@ def test_jobs_that_are_configured_alike_have_the_same_hash() -> None:
     other = other.model_copy(update={"metadata": other.metadata.model_copy(update={"uid": "9" * 36})})
     assert resolve(one, a_template(), SETTINGS).config_hash == resolve(other, a_template(), SETTINGS).config_hash
     assert resolved(gpus=4).config_hash != resolved(gpus=2).config_hash
-
-
-def test_samples_may_change_until_a_stage_starts() -> None:
-    job = a_job(samples={"prompts": ["Hello?"]})
-    spec = resolve(a_job(), a_template(), SETTINGS)
-    (config_map, *_) = stage_manifests(job, spec, Stage.PREPARE, SETTINGS)
-    assert "Hello?" in config_map["data"]["run.json"]
-
-
-def test_a_pod_template_cannot_take_the_operators_labels_away() -> None:
-    label = "finetune-operator.io/job"
-    spec = resolved(podTemplate={"metadata": {"labels": {label: "mine", "team": "a"}}})
-    job = stage_manifests(a_job(), spec, Stage.PREPARE, SETTINGS)[-1]
-    assert job["spec"]["template"]["metadata"]["labels"][label] == "support-bot"
-    assert job["spec"]["template"]["metadata"]["labels"]["team"] == "a"
 
 
 def test_a_checkpoint_to_begin_at_brings_its_claim_and_its_secret() -> None:

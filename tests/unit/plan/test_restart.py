@@ -9,73 +9,117 @@ from tests.unit.plan.builders import a_checkpoint, a_job, a_report
 from tests.unit.plan.world import World
 
 from finetune_operator.api.status import ConditionType, Phase
-from finetune_operator.plan.model import names
-from finetune_operator.plan.model.plan import DeleteJob, LabelAttempt, SetSuspend
+from finetune_operator.plan.model.plan import DeleteJob, Refusal
 from finetune_trainer.contract import ExitCode, Stage
+
+REFUSAL = Refusal(403, "Forbidden", "exceeded quota")
+FREE: list[tuple[ExitCode, dict[str, Any]]] = [
+    (ExitCode.INTERRUPTED, {}),
+    (ExitCode.KILLED, {"disrupted": True, "reason": "Evicted", "result": None}),
+    (ExitCode.INTERNAL, {"disrupted": True, "reason": "DeletionByTaintManager", "result": None}),
+    (ExitCode.KILLED, {"exit_code": 143, "result": None}),
+]
 
 
 def a_training(**policy: int) -> World:
     return World(a_job(runPolicy=policy)).reach(Stage.TRAIN)
 
 
-def test_the_first_attempt_begins_with_the_training_job() -> None:
-    (attempt,) = a_training().status.attempts
-    assert (attempt.number, attempt.end) == (1, None)
+def come_back(world: World) -> None:
+    """The pods of the attempt that has ended go, those of the next one run."""
+    world.settle()
+    world.run_pods()
+    world.reconcile()
 
 
-def test_a_lost_rank_takes_the_gang_down_and_labels_its_pods() -> None:
+def save(world: World, step: int) -> None:
+    world.progress = a_report(world.now, checkpoints=(a_checkpoint(step),))
+    world.reconcile()
+
+
+def test_the_first_attempt_begins_with_the_training_job_and_knows_when_all_its_pods_ran() -> None:
+    world = World()
+    world.reconcile()
+    world.finish(Stage.PREPARE)
+    world.control()
+    (attempt,) = world.status.attempts
+    assert (attempt.number, attempt.start, attempt.running_since) == (1, world.now, None)
+    world.run_pods()
+    world.reconcile()
+    (attempt,) = world.status.attempts
+    assert (attempt.running_since, attempt.end, world.phase) == (world.now, None, Phase.TRAINING)
+
+
+def test_a_lost_rank_is_in_the_status_before_its_gang_is_taken_down() -> None:
     world = a_training()
-    world.end_pod(Stage.TRAIN, 1, ExitCode.INTERNAL)
-    decided = world.reconcile()
-    names_of_pods = tuple(pod.name for pod in world.jobs[Stage.TRAIN].pods)
-    assert decided.actions == (LabelAttempt(names_of_pods, 1), SetSuspend("support-bot-train", suspend=True))
-    assert world.status.reason == "Restarting"
+    uid = world.jobs[Stage.TRAIN].uid
+    world.end_pod(Stage.TRAIN, 1, ExitCode.INTERNAL, "the data loader died")
+    decided = world.plan()
+    assert (decided.actions, decided.after_status) == ((), (DeleteJob("support-bot-train", uid),))
+    assert decided.status.reason == "Restarting"
+    assert "the data loader died" in decided.status.message
+    assert decided.status.attempts[-1].end == world.now
+    assert decided.requeue_after == 30
+    world.reconcile()
     assert world.holds(ConditionType.RECONCILING)
+    assert not world.holds(ConditionType.STALLED)
 
 
-def test_the_gang_comes_back_as_the_next_attempt_once_every_pod_is_gone() -> None:
+def test_the_gang_comes_back_as_the_next_attempt_with_a_job_of_its_own_once_every_pod_is_gone() -> None:
     world = a_training()
     world.end_pod(Stage.TRAIN, 1, ExitCode.INTERNAL)
     world.reconcile()
-    assert world.reconcile().actions == ()
-    world.control()
-    assert world.reconcile().actions == (DeleteJob("support-bot-train"),)
-    world.reconcile()
-    assert Stage.TRAIN in world.jobs
-    world.control()
-    world.run_pods(Stage.TRAIN)
-    world.reconcile()
+    assert world.jobs[Stage.TRAIN].deleting
+    waiting = world.reconcile()
+    assert (waiting.actions, waiting.after_status) == ((), ()), "its name is taken until its pods are gone"
+    assert "to be deleted" in world.status.message
+    come_back(world)
     assert (world.phase, world.status.attempt, world.status.restarts) == (Phase.TRAINING, 2, 1)
+    assert world.jobs[Stage.TRAIN].manifest["metadata"]["labels"]["finetune-operator.io/attempt"] == "2"
     assert [attempt.reason for attempt in world.status.attempts] == ["internal", None]
     assert world.events[-4:] == ["Training", "Restarting", "Queued", "Training"]
 
 
-def test_the_restart_names_the_checkpoint_that_it_begins_with() -> None:
+def test_the_restart_names_the_checkpoint_that_it_begins_with_and_what_it_costs() -> None:
     world = a_training()
-    world.progress = a_report(checkpoints=(a_checkpoint(40),))
-    world.reconcile()
+    save(world, 40)
     world.end_pod(Stage.TRAIN, 1, ExitCode.PEER_LOST)
     world.reconcile()
     assert "the checkpoint of step 40 (restart 1 of 3)" in world.status.message
 
 
-@pytest.mark.parametrize(
-    ("code", "changes"),
-    [
-        (ExitCode.INTERRUPTED, {}),
-        (ExitCode.KILLED, {"disrupted": True, "reason": "Evicted", "result": None}),
-        (ExitCode.INTERNAL, {"disrupted": True, "reason": "DeletionByTaintManager", "result": None}),
-        (ExitCode.KILLED, {"exit_code": 143, "result": None}),
-        (ExitCode.KILLED, {"deleting": True, "result": None}),
-    ],
-    ids=["sigterm", "eviction", "node lost", "sigterm without a word", "deleted by hand"],
-)
+def test_without_a_checkpoint_that_lasts_the_restart_begins_at_the_beginning() -> None:
+    world = World(a_job(output={"uri": "s3://team/out"})).reach(Stage.TRAIN)
+    save(world, 40)
+    world.end_pod(Stage.TRAIN, 1, ExitCode.PEER_LOST)
+    world.reconcile()
+    assert "restart from the beginning" in world.status.message
+
+
+@pytest.mark.parametrize(("code", "changes"), FREE, ids=["sigterm", "eviction", "node lost", "sigterm without a word"])
 def test_a_restart_that_the_cluster_caused_is_not_counted(code: ExitCode, changes: dict[str, Any]) -> None:
     world = a_training(maxRestarts=0)
     world.end_pod(Stage.TRAIN, 0, code, **changes)
     world.settle()
     assert (world.phase, world.status.attempt, world.status.restarts) == (Phase.QUEUED, 2, 0)
     assert world.status.attempts[0].reason == "interrupted"
+    assert not world.status.attempts[0].counted
+
+
+def test_a_pod_that_somebody_deletes_takes_its_gang_along_free_of_charge() -> None:
+    world = a_training(maxRestarts=0)
+    world.cluster.delete_pod(world.pod(Stage.TRAIN, 1).name)
+    world.cluster.stop_pods()
+    world.settle()
+    assert (world.status.attempt, world.status.restarts) == (2, 0)
+
+
+def test_a_pod_that_is_killed_while_it_is_deleted_is_nobodys_fault() -> None:
+    world = a_training(maxRestarts=0)
+    world.cluster.delete_pod(world.pod(Stage.TRAIN, 1).name)
+    world.end_pod(Stage.TRAIN, 1, ExitCode.KILLED, result=None)
+    world.reconcile()
+    assert (world.phase, world.status.attempts[-1].reason) == (Phase.QUEUED, "interrupted")
 
 
 @pytest.mark.parametrize(
@@ -86,18 +130,51 @@ def test_a_fault_is_counted(code: ExitCode) -> None:
     world.end_pod(Stage.TRAIN, 0, code)
     world.settle()
     assert (world.status.attempt, world.status.restarts) == (2, 1)
+    assert world.status.attempts[0].counted
+    assert world.status.attempts[0].exit_code == int(code)
 
 
-def test_when_the_budget_is_used_the_job_fails_with_what_happened_last() -> None:
+def test_when_the_budget_is_used_the_job_fails_with_what_happened_last_and_its_pods_go() -> None:
     world = a_training(maxRestarts=1)
     for _ in range(2):
         world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL, "the data loader died")
-        world.settle()
-    assert world.phase is Phase.FAILED
-    assert world.status.reason == "RestartsExhausted"
-    assert "the data loader died" in world.status.message
-    assert world.jobs[Stage.TRAIN].suspended, "the pods that are left must give their GPUs back"
+        come_back(world)
+    assert (world.phase, world.status.reason) == (Phase.FAILED, "RestartsExhausted")
+    assert "the data loader died. All 1 restart of spec.runPolicy.maxRestarts are used" in world.status.message
     assert world.status.restarts == 1
+    assert [attempt.counted for attempt in world.status.attempts] == [True, False]
+    world.pass_time(2)
+    world.settle()
+    assert [pod.phase.value for pod in world.pods(Stage.TRAIN)] == ["Failed"], "the GPUs are given back"
+
+
+def test_the_budget_is_for_faults_without_progress_in_between() -> None:
+    world = a_training(maxRestarts=1)
+    for step in (10, 20, 30, 40):
+        save(world, step)
+        world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
+        come_back(world)
+    assert (world.phase, world.status.attempt, world.status.restarts) == (Phase.TRAINING, 5, 1)
+
+
+def test_the_same_checkpoint_again_is_no_progress() -> None:
+    world = a_training(maxRestarts=1)
+    for _ in range(2):
+        save(world, 40)
+        world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
+        come_back(world)
+    assert world.status.reason == "RestartsExhausted"
+
+
+def test_an_unverified_checkpoint_is_no_progress() -> None:
+    world = a_training(maxRestarts=1)
+    for step in (10, 20):
+        torn = a_checkpoint(step).model_copy(update={"verified": False})
+        world.progress = a_report(world.now, checkpoints=(torn,))
+        world.reconcile()
+        world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
+        come_back(world)
+    assert world.status.reason == "RestartsExhausted"
 
 
 def test_of_several_failures_the_one_that_explains_the_others_is_shown() -> None:
@@ -117,8 +194,7 @@ def test_a_drained_node_is_the_cause_even_when_its_peer_failed_first() -> None:
     world.pass_time(1)
     world.end_pod(Stage.TRAIN, 1, ExitCode.KILLED, result=None, disrupted=True, reason="EvictionByEvictionAPI")
     world.reconcile()
-    assert world.status.attempts[-1].reason == "interrupted"
-    assert world.status.restarts == 0
+    assert (world.status.attempts[-1].reason, world.status.restarts) == ("interrupted", 0)
 
 
 @pytest.mark.parametrize("code", [code for code in ExitCode if code.is_final], ids=lambda code: code.exit_name)
@@ -128,10 +204,12 @@ def test_a_failure_that_would_come_again_ends_the_job_at_once(code: ExitCode) ->
     world.reconcile()
     assert world.phase is Phase.FAILED
     assert world.status.reason == code.exit_name.title().replace("-", "")
+    assert "it cannot be" in world.status.message
     assert world.holds(ConditionType.STALLED)
     assert world.holds(ConditionType.FAILED)
     assert not world.holds(ConditionType.READY)
-    assert world.status.attempts[-1].exit_code == int(code)
+    assert (world.status.attempts[-1].exit_code, world.status.restarts) == (int(code), 0)
+    assert world.status.completion_time == world.now
 
 
 def test_a_final_failure_counts_although_the_attempt_had_ended_for_another_reason() -> None:
@@ -141,35 +219,34 @@ def test_a_final_failure_counts_although_the_attempt_had_ended_for_another_reaso
     world.end_pod(Stage.TRAIN, 1, ExitCode.DIVERGED, "the loss is NaN")
     world.reconcile()
     assert (world.phase, world.status.reason) == (Phase.FAILED, "Diverged")
+    assert world.status.attempts[-1].reason == "peer-lost", "an attempt ends once"
 
 
 def test_a_job_that_failed_is_judged_by_its_own_words_when_its_pods_are_gone() -> None:
     world = a_training()
-    job = world.jobs[Stage.TRAIN]
-    job.pods, job.failure = [], "PodFailurePolicy: Container trainer for pod x failed with exit code 65 matching"
+    world.cluster.pods.clear()
+    world.jobs[Stage.TRAIN].failure = "PodFailurePolicy: Container trainer for pod x failed with exit code 65 matching"
     world.reconcile()
     assert (world.phase, world.status.reason) == (Phase.FAILED, "InvalidData")
 
 
-def test_a_training_job_that_failed_without_a_final_cause_is_made_anew_and_charged() -> None:
+def test_a_training_job_that_failed_without_a_final_cause_is_recreated_and_charged() -> None:
     world = a_training()
-    job = world.jobs[Stage.TRAIN]
-    job.pods, job.failure = [], "BackoffLimitExceeded: Job has reached the specified backoff limit"
-    world.reconcile()
-    assert world.reconcile().actions == (DeleteJob("support-bot-train"),)
+    world.cluster.pods.clear()
+    world.jobs[Stage.TRAIN].failure = "BackoffLimitExceeded: Job has reached the specified backoff limit"
+    uid = world.jobs[Stage.TRAIN].uid
+    assert world.reconcile().after_status == (DeleteJob("support-bot-train", uid),)
     world.settle()
     assert (world.status.attempt, world.status.restarts, world.jobs[Stage.TRAIN].failure) == (2, 1, "")
 
 
-def test_a_job_in_a_kueue_queue_keeps_its_place_over_a_restart() -> None:
-    world = World(a_job(labels={names.LABEL_QUEUE: "team"})).reach(Stage.TRAIN)
-    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
+def test_a_job_that_fails_by_a_deadline_that_the_status_does_not_tell_of_starts_again_uncharged() -> None:
+    world = a_training(maxRestarts=0)
+    world.jobs[Stage.TRAIN].deadline = 1
+    world.pass_time(5)
+    world.control()
     world.settle()
-    assert world.launches == 1
-    assert world.jobs[Stage.TRAIN].suspended
-    world.jobs[Stage.TRAIN].suspended = False
-    world.settle()
-    assert (world.status.attempt, world.status.restarts, world.launches) == (2, 1, 1)
+    assert (world.phase, world.status.attempt, world.status.restarts) == (Phase.QUEUED, 2, 0)
 
 
 def test_a_gang_in_which_one_rank_has_ended_well_comes_back_with_all_of_its_ranks() -> None:
@@ -177,48 +254,37 @@ def test_a_gang_in_which_one_rank_has_ended_well_comes_back_with_all_of_its_rank
     world.end_pod(Stage.TRAIN, 0, ExitCode.OK)
     world.end_pod(Stage.TRAIN, 1, ExitCode.INTERNAL)
     world.settle()
-    assert [pod.index for pod in world.jobs[Stage.TRAIN].pods] == [0, 1]
+    assert [pod.index for pod in world.pods(Stage.TRAIN)] == [0, 1]
     assert world.status.attempt == 2
 
 
-def test_a_job_that_somebody_deleted_is_launched_again_as_another_attempt() -> None:
-    world = a_training()
-    del world.jobs[Stage.TRAIN]
+@pytest.mark.parametrize("foreground", [True, False])
+def test_a_job_that_somebody_deleted_is_launched_again_as_another_attempt_once_its_pods_are_gone(
+    foreground: bool,  # noqa: FBT001 - drawn
+) -> None:
+    world = a_training(maxRestarts=0)
+    world.cluster.delete_job(world.jobs[Stage.TRAIN].uid, foreground=foreground)
     world.reconcile()
-    assert (world.status.attempt, world.status.restarts) == (2, 0)
-    assert Stage.TRAIN in world.jobs
+    world.reconcile()
+    assert world.cluster.launches == 1, "its pods still run"
+    come_back(world)
+    assert (world.status.attempt, world.status.restarts, world.cluster.launches) == (2, 0, 2)
+    assert world.status.attempts[0].reason == "interrupted"
 
 
-def test_a_job_that_waits_in_a_kueue_queue_is_never_resumed_by_us() -> None:
-    world = World(a_job(labels={names.LABEL_QUEUE: "team"})).reach(Stage.TRAIN)
-    world.jobs[Stage.TRAIN].suspended = True
-    world.control()
-    decided = world.reconcile()
-    assert decided.actions == ()
-    assert (world.phase, world.status.message) == (
-        Phase.QUEUED,
-        "the Job support-bot-train waits in its Kueue queue",
-    )
-
-
-def test_a_job_that_kueue_preempts_goes_on_as_another_attempt_when_kueue_lets_it() -> None:
-    world = World(a_job(labels={names.LABEL_QUEUE: "team"})).reach(Stage.TRAIN)
-    world.jobs[Stage.TRAIN].suspended = True
-    for index in (0, 1):
-        world.end_pod(Stage.TRAIN, index, ExitCode.INTERRUPTED)
-    world.settle()
-    assert world.jobs[Stage.TRAIN].suspended
-    world.jobs[Stage.TRAIN].suspended = False
-    world.settle()
-    assert (world.status.attempt, world.status.restarts) == (2, 0)
-
-
-def test_a_suspension_that_nobody_wants_is_undone() -> None:
+def test_a_pod_whose_job_is_gone_is_named_while_it_is_waited_for() -> None:
     world = a_training()
-    world.jobs[Stage.TRAIN].suspended = True
-    world.settle()
-    assert not world.jobs[Stage.TRAIN].suspended
-    assert (world.status.attempt, world.status.restarts) == (2, 0)
+    name = world.pod(Stage.TRAIN, 0).name
+    world.cluster.delete_job(world.jobs[Stage.TRAIN].uid, foreground=False)
+    world.reconcile()
+    decided = world.reconcile()
+    assert f"kubectl delete pod {name}" in world.status.message
+    assert decided.requeue_after == 30
+    world.cluster.lose_node("node-0-0")
+    world.pass_time(1000)
+    world.control()
+    world.reconcile()
+    assert (world.status.reason, world.phase) == ("PodStuckTerminating", Phase.QUEUED)
 
 
 def test_the_history_of_attempts_is_bounded() -> None:
@@ -226,32 +292,96 @@ def test_the_history_of_attempts_is_bounded() -> None:
     for _ in range(30):
         world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
         world.settle()
+        world.pass_time(300)
+        come_back(world)
     assert len(world.status.attempts) == 16
     assert (world.status.attempt, world.status.restarts) == (31, 30)
 
 
-def test_an_attempt_that_no_status_has_heard_of_is_still_charged() -> None:
-    """Each time the operator dies just before it writes the status: of the resumption, then of the next end."""
+@pytest.mark.parametrize("dies_after", range(4))
+def test_a_fault_is_charged_once_wherever_the_operator_dies(dies_after: int) -> None:
+    world = a_training()
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
+    for _ in range(3):
+        world.reconcile(dies_after=dies_after)
+        world.control()
+    come_back(world)
+    assert (world.status.attempt, world.status.restarts) == (2, 1)
+
+
+def test_an_attempt_that_no_status_has_heard_of_is_known_by_its_job_and_still_charged() -> None:
+    """The operator dies after it has made the second attempt's Job, and comes back when that has failed."""
     world = a_training()
     world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
     world.reconcile()
     world.control()
-    world.reconcile()
-    world.reconcile(dies_after=3)
-    world.control()
-    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
     world.reconcile(dies_after=2)
+    assert (world.status.attempt, world.cluster.launches) == (1, 2)
     world.control()
-    assert (world.status.attempt, world.jobs[Stage.TRAIN].suspended) == (1, True)
-    world.settle()
-    assert (world.status.attempt, world.status.restarts, world.launches) == (3, 2, 3)
-
-
-def test_the_pods_of_an_attempt_that_kueue_replaces_at_once_are_not_taken_for_the_next() -> None:
-    world = World(a_job(labels={names.LABEL_QUEUE: "team"})).reach(Stage.TRAIN)
+    world.run_pods()
     world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
     world.reconcile()
-    world.control()
-    world.jobs[Stage.TRAIN].suspended = False
+    assert (world.status.attempt, world.status.restarts) == (2, 2)
+
+
+def test_a_reconcile_whose_status_is_out_of_date_takes_nothing_down() -> None:
+    world = a_training()
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
+    world.set_policy(max_restarts=0)
+    decided = world.reconcile(sees=("jobs", "pods"))
+    assert decided.after_status
+    assert world.removals == []
+    world.reconcile()
+    assert world.status.reason == "RestartsExhausted"
+
+
+def test_the_gpu_seconds_are_those_in_which_all_pods_ran() -> None:
+    world = a_training()
+    world.pass_time(100)
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
+    world.reconcile()
+    assert (world.status.attempts[0].gpu_seconds, world.status.gpu_seconds) == (200, 200)
+    come_back(world)
+    world.pass_time(50)
+    world.finish(Stage.TRAIN)
+    assert (world.status.attempts[1].gpu_seconds, world.status.gpu_seconds) == (100, 300)
+
+
+def test_an_attempt_that_never_ran_whole_costs_no_gpu_seconds() -> None:
+    world = a_training()
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
     world.settle()
-    assert (world.status.attempt, world.status.restarts) == (2, 1)
+    world.pass_time(100)
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERRUPTED)
+    world.reconcile()
+    assert world.status.attempts[1].gpu_seconds == 0
+
+
+def test_training_on_cpu_tells_of_no_gpu_seconds() -> None:
+    world = World(a_job(training={"device": "cpu"})).reach(Stage.TRAIN)
+    world.pass_time(100)
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
+    world.reconcile()
+    assert (world.status.attempts[0].gpu_seconds, world.status.gpu_seconds) == (None, None)
+
+
+def test_gpu_seconds_are_not_lost_when_publish_cannot_start_at_once() -> None:
+    world = a_training()
+    world.pass_time(100)
+    world.end_well(Stage.TRAIN)
+    world.refusal = REFUSAL
+    world.reconcile()
+    world.refusal = None
+    world.reconcile()
+    assert (world.phase, world.status.gpu_seconds) == (Phase.PUBLISHING, 200)
+
+
+def test_the_checkpoint_that_an_attempt_began_with_is_recorded_from_the_report_or_from_the_last_word() -> None:
+    world = a_training()
+    world.progress = a_report(resumed_from_step=7)
+    world.reconcile()
+    assert world.status.attempts[-1].resumed_from_step == 7
+    world.progress = None
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL, result=None)
+    world.reconcile()
+    assert world.status.attempts[-1].resumed_from_step == 7

@@ -10,8 +10,8 @@ from tests.unit.plan.world import World
 
 from finetune_operator.api.status import ConditionType, JobStatus, Phase
 from finetune_operator.plan.model.observed import PodPhase
-from finetune_operator.plan.model.plan import Apply
-from finetune_trainer.contract import Stage
+from finetune_operator.plan.model.plan import Create, DeleteJob
+from finetune_trainer.contract import ExitCode, Stage
 
 
 def test_a_job_runs_through_its_stages_to_success() -> None:
@@ -21,7 +21,7 @@ def test_a_job_runs_through_its_stages_to_success() -> None:
     world.finish(Stage.PREPARE)
     phases.append(world.phase)
     world.control()
-    world.run_pods(Stage.TRAIN)
+    world.run_pods()
     world.reconcile()
     phases.append(world.phase)
     world.finish(Stage.TRAIN)
@@ -30,7 +30,7 @@ def test_a_job_runs_through_its_stages_to_success() -> None:
     phases.append(world.phase)
     assert phases == [Phase.PREPARING, Phase.QUEUED, Phase.TRAINING, Phase.PUBLISHING, Phase.SUCCEEDED]
     assert world.status.start_time == NOON
-    assert world.status.completion_time == NOON
+    assert world.status.completion_time == world.now
     assert world.status.artifacts[0].kind == "adapter"
     assert world.status.samples[0].after == "Hello!"
     assert world.events == [
@@ -65,9 +65,9 @@ def test_a_condition_keeps_its_time_until_it_changes() -> None:
     world.pass_time(3600)
     world.finish(Stage.TRAIN)
     assert ready is not None
-    assert world.status.condition(ConditionType.READY) is not None
-    assert getattr(world.status.condition(ConditionType.READY), "last_transition_time", None) == NOON
-    assert getattr(world.status.condition(ConditionType.TRAINED), "last_transition_time", None) == world.now
+    trained = world.status.condition(ConditionType.TRAINED)
+    assert world.status.condition(ConditionType.READY) == ready.model_copy(update={"message": world.status.message, "reason": "Publishing"})
+    assert (ready.last_transition_time, trained and trained.last_transition_time) == (NOON, world.now)
 
 
 def test_an_unchanged_job_needs_nothing_in_every_stage() -> None:
@@ -77,19 +77,6 @@ def test_an_unchanged_job_needs_nothing_in_every_stage() -> None:
         assert again.status == world.status
         assert again.actions == ()
         assert again.events == ()
-
-
-def test_a_job_that_has_ended_is_left_as_it_is() -> None:
-    world = World().reach(Stage.PUBLISH)
-    world.finish(Stage.PUBLISH)
-    world.jobs.clear()
-    world.template = None
-    world.resolved = None
-    world.edit(gpus=4)
-    world.pass_time(1e6)
-    again = world.plan()
-    assert again.status is world.status
-    assert (again.actions, again.events, again.requeue_after) == ((), (), None)
 
 
 def test_a_job_that_is_being_deleted_is_left_alone() -> None:
@@ -102,8 +89,8 @@ def test_a_job_that_is_being_deleted_is_left_alone() -> None:
 
 def test_what_a_start_applies_ends_with_the_resolved_spec_that_marks_it() -> None:
     decided = World().plan()
-    kinds = [action.manifest["kind"] for action in decided.actions if isinstance(action, Apply)]
-    assert kinds == ["ConfigMap", "PersistentVolumeClaim", "Job", "ConfigMap"]
+    kinds = [action.manifest["kind"] for action in decided.actions if isinstance(action, Create)]
+    assert kinds == ["PersistentVolumeClaim", "Job", "ConfigMap"]
 
 
 def test_a_template_that_changes_later_changes_nothing_in_a_job_that_runs() -> None:
@@ -136,7 +123,7 @@ def test_progress_is_shown_for_people_to_read() -> None:
 
 def test_a_trainer_that_falls_silent_is_shown_as_stale_and_looked_at_by_itself() -> None:
     world = World().reach(Stage.TRAIN)
-    world.progress = a_report()
+    world.progress = a_report(world.now)
     decided = world.reconcile()
     assert decided.requeue_after == 61
     world.pass_time(61)
@@ -169,16 +156,18 @@ def test_what_keeps_a_pod_from_starting_is_told_once_in_its_own_words() -> None:
 def test_results_outlive_the_pods_that_left_them() -> None:
     world = World().reach(Stage.TRAIN)
     world.finish(Stage.TRAIN)
-    world.jobs = {Stage.PUBLISH: world.jobs[Stage.PUBLISH]}
+    world.cluster.jobs = [world.jobs[Stage.PUBLISH]]
     world.finish(Stage.PUBLISH)
     assert world.phase is Phase.SUCCEEDED
 
 
-def test_a_stage_whose_result_nobody_has_is_made_anew() -> None:
+def test_a_stage_whose_result_nobody_has_runs_again() -> None:
     world = World().reach(Stage.PREPARE)
-    world.lose_result(Stage.PREPARE)
-    world.reconcile()
-    assert Stage.PREPARE not in world.jobs
+    world.cluster.pods.clear()
+    world.jobs[Stage.PREPARE].complete = True
+    uid = world.jobs[Stage.PREPARE].uid
+    assert world.reconcile().after_status == (DeleteJob("support-bot-prepare", uid),)
+    assert "its pod was removed before its result was read" in world.status.message
     world.settle()
     assert not world.jobs[Stage.PREPARE].complete
     world.finish(Stage.PREPARE)
@@ -187,16 +176,43 @@ def test_a_stage_whose_result_nobody_has_is_made_anew() -> None:
 
 def test_training_whose_result_nobody_has_is_a_new_attempt_that_nobody_is_charged_for() -> None:
     world = World().reach(Stage.TRAIN)
-    world.lose_result(Stage.TRAIN)
-    world.reconcile()
-    world.reconcile()
+    world.cluster.pods.clear()
+    world.jobs[Stage.TRAIN].complete = True
+    world.settle()
     assert (world.status.attempt, world.status.restarts) == (2, 0)
+    assert world.status.attempts[0].reason == "interrupted"
+
+
+def test_the_last_word_of_a_pod_that_the_watch_has_not_told_of_yet_is_waited_for() -> None:
+    world = World().reach(Stage.PREPARE)
+    world.jobs[Stage.PREPARE].complete = True
+    decided = world.reconcile()
+    assert (decided.requeue_after, decided.after_status) == (1, ())
+    assert "its pod's last word is on its way" in world.status.message
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_a_result_counts_before_the_job_controller_says_complete(stage: Stage) -> None:
+    world = World().reach(stage)
+    world.end_well(stage)
+    assert not world.jobs[stage].complete
+    world.reconcile()
+    assert (world.status.dataset is not None, world.status.trained is not None) == (True, stage is not Stage.PREPARE)
+    following = {Stage.PREPARE: Phase.QUEUED, Stage.TRAIN: Phase.PUBLISHING, Stage.PUBLISH: Phase.SUCCEEDED}
+    assert world.phase is following[stage]
+
+
+def test_training_has_no_result_before_every_rank_has_ended_well() -> None:
+    world = World().reach(Stage.TRAIN)
+    world.end_pod(Stage.TRAIN, 0, ExitCode.OK)
+    world.reconcile()
+    assert (world.phase, world.status.trained) == (Phase.TRAINING, None)
 
 
 def test_a_pod_that_ends_well_without_a_result_fails_the_job_instead_of_running_for_ever() -> None:
     world = World().reach(Stage.PREPARE)
     world.change_pods(Stage.PREPARE, phase=PodPhase.SUCCEEDED, exit_code=0, last_words="hello")
-    world.jobs[Stage.PREPARE].complete = True
+    world.control()
     world.reconcile()
     assert world.phase is Phase.FAILED
     assert "`hello`" in world.status.message
@@ -238,7 +254,7 @@ def test_a_suspended_job_has_no_time_left_to_tell() -> None:
 @pytest.mark.parametrize(
     ("spec", "kept"),
     [
-        ({}, f"pvc://support-bot-workspace/support-bot-{UID[:8]}/checkpoints/checkpoint-40"),
+        ({}, f"pvc://support-bot-workspace-{UID[:8]}/support-bot-{UID[:8]}/checkpoints/checkpoint-40"),
         (
             {"workspace": {"size": "9Gi"}, "output": {"uri": "s3://team/out"}},
             "pvc://support-bot-workspace/checkpoints/checkpoint-40",

@@ -104,7 +104,8 @@ def _job(job: FineTuneJob, resolved: ResolvedSpec, config: RunConfig) -> Manifes
     """A Job that Kueue is to queue is created suspended; no other ever is, and `suspend` is never written again."""
     stage, template = config.stage, pod_template(job, resolved, config)
     metadata = _metadata(job, names.stage_name(job.metadata.name, stage), stage)
-    metadata["labels"] |= {names.LABEL_ATTEMPT: str(config.attempt)} | passed_on(job.metadata.labels, resolved)
+    own = metadata["labels"] | {names.LABEL_ATTEMPT: str(config.attempt)}
+    metadata["labels"] = passed_on(job.metadata.labels, resolved) | own
     metadata["annotations"] = passed_on(job.metadata.annotations, resolved)
     nodes = config.topology.nodes if stage is Stage.TRAIN else 1
     spec: Manifest = {"parallelism": nodes, "completions": nodes}

@@ -126,6 +126,9 @@ class Observed:
     resolved: ResolvedSpec | None = None
     """The spec as it was fixed when the job started (ConfigMap <job>-resolved)."""
     stages: Mapping[Stage, StageJob] = field(default_factory=dict)
+    strays: tuple[PodState, ...] = ()
+    """Pods of the job's stages that have not ended and whose Job is gone: somebody deleted it in the background (kubectl's
+    default), or without its pods. Nothing is started beside them."""
     resume_from: FineTuneJob | None = None
     """The job that spec.checkpoints.resumeFrom names, if it is there; asked for until the spec is resolved."""
     progress: Progress | None = None

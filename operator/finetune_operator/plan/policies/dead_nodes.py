@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from finetune_operator.plan.model.observed import PodState
-from finetune_operator.plan.model.text import count, duration
+from finetune_operator.plan.model.text import count
 
 _MARGIN: Final = timedelta(seconds=30)
 """How long after its grace period a pod may still be there before it is called stuck."""
@@ -34,12 +34,12 @@ def draining(pods: Iterable[PodState], now: datetime) -> Draining:
 
 def _words(stuck: list[PodState], now: datetime) -> str:
     first = min(stuck, key=lambda pod: (pod.gone_by or now, pod.name))
-    late = duration((now - (first.gone_by or now)).total_seconds())
+    due = f"{first.gone_by or now:%Y-%m-%d %H:%M:%S} UTC"
     where = f"on the node {first.node}" if first.node else "without a node"
     more = f" (and {count(len(stuck) - 1, 'more pod')})" if len(stuck) > 1 else ""
     node = first.node or "NODE"
     return (
-        f"the pod {first.name} {where}{more} should have gone {late} ago: the node may be down. The job goes on once "
+        f"the pod {first.name} {where}{more} should have gone by {due}: the node may be down. The job goes on once "
         f"the node answers, is removed (kubectl delete node {node}), or is marked as shut down "
         f"(kubectl taint node {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute)"
     )

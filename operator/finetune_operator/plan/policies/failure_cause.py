@@ -44,9 +44,18 @@ def failed_pods(pods: Iterable[PodState]) -> list[PodState]:
 
 
 def cause_of(pods: Iterable[PodState]) -> Cause | None:
-    """The cause among the pods that failed; None when none did."""
-    ranked = sorted(failed_pods(pods), key=lambda pod: (_rank(pod), pod.finished or _FAR_FUTURE, pod.name))
-    return _cause(ranked[0]) if ranked else None
+    """The cause among the pods that failed; None when none did. A pod that its cluster takes away, and whose node never
+    says that it has ended, explains that its peers lost it.
+    """
+    known = list(pods)
+    ranked = sorted(failed_pods(known), key=lambda pod: (_rank(pod), pod.finished or _FAR_FUTURE, pod.name))
+    if not ranked:
+        return None
+    cause = _cause(ranked[0])
+    lost = next((pod for pod in known if pod.disrupted and not pod.ended), None)
+    if cause.code is ExitCode.PEER_LOST and lost is not None:
+        return Cause(ExitCode.INTERRUPTED, _text(lost, ExitCode.INTERRUPTED), cause.pod_exit_code, is_free=True)
+    return cause
 
 
 def last_cause(pods: Iterable[PodState]) -> Cause | None:

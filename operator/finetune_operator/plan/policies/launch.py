@@ -35,6 +35,8 @@ def launch(context: PolicyContext) -> Decision | None:
     last = context.attempt
     if last is not None and not last.is_over:
         return _lost(context, last)
+    if context.observed.strays:
+        return _await_strays(context)
     wait = 0.0 if last is None else remaining_seconds(last, context.now)
     if last is not None and wait > 0:
         return _wait(last, wait)
@@ -66,6 +68,25 @@ def _lost(context: PolicyContext, last: Attempt) -> Decision:
         attempts=(ended.attempt,),
         restarts=ended.used,
         requeue_after=_AGAIN_SOON,
+        health=Health.CHANGING,
+    )
+
+
+def _await_strays(context: PolicyContext) -> Decision:
+    """Two gangs would write to the same workspace, and two stages of a kind, too."""
+    pods = context.observed.strays
+    drained = draining(pods, context.now)
+    message = drained.message or (
+        f"waiting for the pod {pods[0].name} to go, whose Job was deleted, not by the operator; should it stay: kubectl "
+        f"delete pod {pods[0].name}"
+    )
+    phase, reason, _ = PHASES[context.stage]
+    reason = Reason.RESTARTING if context.attempt is not None else reason
+    return Decision(
+        phase,
+        Reason.POD_STUCK if drained.message else reason,
+        message,
+        requeue_after=drained.recheck_after or _RECHECK_SECONDS,
         health=Health.CHANGING,
     )
 

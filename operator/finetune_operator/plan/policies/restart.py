@@ -30,7 +30,7 @@ def restart(context: PolicyContext) -> Decision | None:
     if attempt.is_over:
         return _clear_away(context, job, attempt)
     if job.suspended:
-        return _preempted(context, attempt) if context.members or attempt.running_since else None
+        return _preempted(context, attempt) if _is_taken_down(context, attempt) else None
     cause = cause_of(context.members) or (cause_of_job(job) if job.failed else None)
     cause = cause or vanished(context.members, attempt)
     return None if cause is None else _take_down(context, job, attempt, cause)
@@ -91,6 +91,16 @@ def _exhausted(context: PolicyContext, job: StageJob, ended: Ended, cause: Cause
         restarts=ended.used,
         health=Health.STUCK,
     )
+
+
+def _is_taken_down(context: PolicyContext, attempt: Attempt) -> bool:
+    """Whether a suspended Job's pods go or are gone. Jobs and pods are watched each by themselves: pods that were just
+    started may be seen before the Job is seen to be resumed.
+    """
+    members = context.members
+    if not members:
+        return attempt.running_since is not None
+    return all(pod.deleting or pod.ended for pod in members)
 
 
 def _preempted(context: PolicyContext, attempt: Attempt) -> Decision:

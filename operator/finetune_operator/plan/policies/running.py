@@ -22,7 +22,7 @@ def running(context: PolicyContext) -> Decision:
         return Decision(phase, reason, message)
     if is_held(context):
         return held(context)
-    drained = draining(context.members, context.now)
+    drained = draining(job.pods, context.now)  # also those of the attempt before: their ranks wait for them
     if drained.message:
         return Decision(phase, Reason.POD_STUCK, drained.message)
     troubled = next((pod for pod in context.members if pod.problem and not pod.ended), None)

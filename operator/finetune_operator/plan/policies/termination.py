@@ -58,9 +58,11 @@ def deadline_of(job: FineTuneJob, status: JobStatus) -> datetime | None:
 
 
 def fail(context: PolicyContext) -> Decision | None:
-    """An exit that would come again ends the job, and so does a Job of prepare or publish that gave up."""
+    """An exit that would come again ends the job, also one of a pod whose Job is going; so does a Job of prepare or
+    publish that gave up.
+    """
     job = context.stage_job
-    if job is None or job.complete or job.deleting:
+    if job is None or job.complete:
         return None
     cause = _final_cause(context, job)
     if cause is None:
@@ -100,7 +102,7 @@ def _final_cause(context: PolicyContext, job: StageJob) -> Cause | None:
     cause = cause_of(context.members)
     if cause is not None and cause.code.is_final:
         return cause
-    if not job.failed or ended_by_operator(job):
+    if not job.failed or job.deleting or ended_by_operator(job):
         return None
     told = cause_of_job(job)
     if context.stage is not Stage.TRAIN:

@@ -58,8 +58,7 @@ def _history(context: PolicyContext, decision: Decision) -> dict[str, Any]:
     changes: dict[str, Any] = {"attempts": history, "attempt": history[-1].number if history else None}
     if decision.restarts is not None:
         changes["restarts"] = decision.restarts
-    known_before = context.observed.job.status
-    before = {attempt.number for attempt in (known_before.attempts if known_before else ()) if attempt.is_over}
+    before = {attempt.number for attempt in context.status.attempts if attempt.is_over}
     spent = [a.gpu_seconds for a in history if a.is_over and a.number not in before and a.gpu_seconds is not None]
     if spent:
         changes["gpu_seconds"] = (context.status.gpu_seconds or 0) + sum(spent)

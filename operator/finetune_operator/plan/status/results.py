@@ -74,6 +74,8 @@ def _with_training(status: JobStatus, observed: Observed, now: datetime) -> JobS
         ended = attempts.end(last, now, ExitCode.OK.exit_name, exit_code=0)
         ended = ended.model_copy(update={"resumed_from_step": trained.resumed_from_step})
         changes["attempts"] = attempts.record(status.attempts, ended)
+        if ended.gpu_seconds is not None:
+            changes["gpu_seconds"] = (status.gpu_seconds or 0) + ended.gpu_seconds
     return status.model_copy(update=changes)
 
 
