@@ -11,28 +11,40 @@ from finetune_operator import builtin
 from finetune_operator.api.resources import ClusterFineTuneTemplate
 from finetune_operator.api.status import Reason
 from finetune_operator.plan.manifests.stages import stage_manifests
+from finetune_operator.plan.model.names import ANNOTATION_RUN_CONFIG
 from finetune_operator.plan.model.plan import Manifest
 from finetune_operator.plan.resolve.resolver import resolve
-from finetune_trainer.contract import RUN_CONFIG_FILE, Env, ExitCode, RunConfig, Stage
+from finetune_trainer.contract import Env, ExitCode, RunConfig, Stage
 
 
 def manifests(stage: Stage, template: ClusterFineTuneTemplate) -> tuple[Manifest, ...]:
     job = a_job(template={"name": template.metadata.name})
     resolved = resolve(job, template, SETTINGS)
     before = None if stage is Stage.PREPARE else prepared()
-    return stage_manifests(
-        job, resolved, stage, SETTINGS, prepared=before, trained=trained() if stage is Stage.PUBLISH else None
-    )
+    return stage_manifests(job, resolved, stage, prepared=before, trained=trained() if stage is Stage.PUBLISH else None)
 
 
 @pytest.mark.parametrize("template", builtin.templates(), ids=lambda template: template.metadata.name)
 @pytest.mark.parametrize("stage", list(Stage))
 def test_every_stage_reads_the_configuration_that_it_is_given(stage: Stage, template: ClusterFineTuneTemplate) -> None:
-    (config_map, *_) = manifests(stage, template)
-    read = RunConfig.model_validate_json(config_map["data"][RUN_CONFIG_FILE])
+    pod = manifests(stage, template)[-1]["spec"]["template"]
+    told = pod["metadata"]["annotations"][ANNOTATION_RUN_CONFIG]
+    read = RunConfig.model_validate_json(told)
     assert read.stage is stage
     assert read.topology.world_size == 2
-    assert json.loads(read.to_json()) == json.loads(config_map["data"][RUN_CONFIG_FILE])
+    assert json.loads(read.to_json()) == json.loads(told)
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_the_configuration_is_shown_where_the_stage_looks_for_it(stage: Stage) -> None:
+    pod = manifests(stage, builtin.templates()[0])[-1]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    path = next(entry["value"] for entry in container["env"] if entry["name"] == Env.RUN_CONFIG)
+    mount = next(mount for mount in container["volumeMounts"] if path.startswith(f"{mount['mountPath']}/"))
+    volume = next(volume for volume in pod["volumes"] if volume["name"] == mount["name"])
+    (item,) = volume["downwardAPI"]["items"]
+    assert f"{mount['mountPath']}/{item['path']}" == path
+    assert item["fieldRef"]["fieldPath"] == f"metadata.annotations['{ANNOTATION_RUN_CONFIG}']"
 
 
 @pytest.mark.parametrize("stage", list(Stage))

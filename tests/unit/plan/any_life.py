@@ -59,7 +59,9 @@ class AnyLife(RuleBasedStateMachine):
         if decided.requeue_after is None or decided.requeue_after > 1:
             self.world.pass_time(0.5)
             self.reconcile()
-            assert (self.world.status, len(self.world.events)) == (before, told), "time alone changes what it said it would"
+            assert (self.world.status, len(self.world.events)) == (before, told), (
+                "time alone changes what it said it would"
+            )
 
     def reconcile(self, dies_after: int | None = None, sees: set[str] | None = None) -> Plan:
         world = self.world
@@ -166,7 +168,8 @@ class AnyLife(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.cluster.jobs)
     @rule(
-        what=st.sampled_from(["delete", "delete in the background", "suspend", "resume", "preempt"]), stage=st.sampled_from(Stage)
+        what=st.sampled_from(["delete", "delete in the background", "suspend", "resume", "preempt"]),
+        stage=st.sampled_from(Stage),
     )
     def somebody_touches_a_job(self, what: str, stage: Stage) -> None:
         job = self.world.jobs.get(stage)

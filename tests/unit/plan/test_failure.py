@@ -104,8 +104,9 @@ def test_the_deadline_ends_the_stage_that_runs_and_its_pods_go(stage: Stage) -> 
     uid = world.jobs[stage].uid
     assert world.reconcile().after_status == (EndJob(f"support-bot-{stage}", uid),)
     assert (world.phase, world.status.reason) == (Phase.FAILED, "DeadlineExceeded")
-    assert f"not finished 1h00m after the start (spec.runPolicy.activeDeadlineSeconds); stopped in the stage {stage}" in (
-        world.status.message
+    assert (
+        f"not finished 1h00m after the start (spec.runPolicy.activeDeadlineSeconds); stopped in the stage {stage}"
+        in (world.status.message)
     )
     assert all(attempt.is_over for attempt in world.status.attempts)
     world.pass_time(2)

@@ -42,7 +42,9 @@ def container(job: dict[str, Any]) -> dict[str, Any]:
 
 def run_config(job: dict[str, Any]) -> RunConfig:
     """As the trainer reads it from the annotation of its pod."""
-    return RunConfig.model_validate_json(job["spec"]["template"]["metadata"]["annotations"][names.ANNOTATION_RUN_CONFIG])
+    return RunConfig.model_validate_json(
+        job["spec"]["template"]["metadata"]["annotations"][names.ANNOTATION_RUN_CONFIG]
+    )
 
 
 def test_a_pod_reads_its_run_config_from_an_annotation_of_its_own() -> None:
@@ -69,11 +71,9 @@ def test_a_training_job_and_its_pods_say_which_attempt_they_are() -> None:
     assert job["metadata"]["labels"][names.LABEL_ATTEMPT] == "7"
     assert job["spec"]["template"]["metadata"]["labels"][names.LABEL_ATTEMPT] == "7"
     assert (run_config(job).attempt, run_config(job).topology) == (7, topology)
-    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (1, 1), "an attempt may have a topology of its own"
-
-
-
-
+    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (1, 1), (
+        "an attempt may have a topology of its own"
+    )
 
 
 @pytest.mark.parametrize("stage", list(Stage))

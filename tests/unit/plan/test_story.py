@@ -66,7 +66,9 @@ def test_a_condition_keeps_its_time_until_it_changes() -> None:
     world.finish(Stage.TRAIN)
     assert ready is not None
     trained = world.status.condition(ConditionType.TRAINED)
-    assert world.status.condition(ConditionType.READY) == ready.model_copy(update={"message": world.status.message, "reason": "Publishing"})
+    assert world.status.condition(ConditionType.READY) == ready.model_copy(
+        update={"message": world.status.message, "reason": "Publishing"}
+    )
     assert (ready.last_transition_time, trained and trained.last_transition_time) == (NOON, world.now)
 
 
