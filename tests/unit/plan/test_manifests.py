@@ -108,9 +108,10 @@ def test_a_pod_template_cannot_change_what_the_operator_needs() -> None:
     assert template["spec"]["restartPolicy"] == "Never"
 
 
-def test_a_pod_template_whose_labels_are_null_leaves_the_operators() -> None:
-    template = a_stage_job(podTemplate={"metadata": {"labels": None, "annotations": None}})["spec"]["template"]
+def test_a_pod_template_cannot_take_the_operators_labels_away() -> None:
+    template = a_stage_job(podTemplate={"metadata": {"labels": {LABEL: None, "mine": "x"}}})["spec"]["template"]
     assert template["metadata"]["labels"][LABEL] == "support-bot"
+    assert template["metadata"]["labels"]["mine"] == "x"
 
 
 def test_the_enforced_part_of_the_pod_template_wins_over_the_jobs() -> None:
