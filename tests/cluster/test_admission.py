@@ -141,27 +141,16 @@ class Release:
     @contextmanager
     def installed(self) -> Iterator[Self]:
         """In force for a while."""
-<<<<<<< HEAD
-        text = "\n---\n".join(json.dumps(manifest) for manifest in self.rendered(*POLICIES, *RIGHTS))
-        self.cluster.kubectl("create", "namespace", self.system)
-        try:
-            self.cluster.apply(text)
-=======
         everything = {"apiVersion": "v1", "kind": "List", "items": self.rendered(*POLICIES, *RIGHTS)}
         self.cluster.kubectl("create", "namespace", self.system)
         try:
             self.cluster.apply(everything)
->>>>>>> rights
             sly = {"hostPID": True}
             until(lambda: NODES in self.refusal(with_pod(sly)), "the jobs' policy is in force", seconds=30)
             until(lambda: NODES in self.refusal(of_operator(sly), self.account), "the Jobs' policy is", seconds=30)
             yield self
         finally:
-<<<<<<< HEAD
-            self.cluster.kubectl("delete", "--ignore-not-found", "-f", "-", input=text)
-=======
             self.cluster.kubectl("delete", "--ignore-not-found", "-f", "-", input=json.dumps(everything))
->>>>>>> rights
             self.cluster.kubectl("delete", "namespace", self.system, "--wait=false")
 
     def refusal(self, manifest: Manifest, account: str = "", namespace: str = "") -> str:
