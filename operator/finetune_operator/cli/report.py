@@ -70,26 +70,28 @@ def _numbers(trained: TrainedModel) -> Table:
 def _attempts(status: JobStatus) -> Table:
     """How often training was started, and what each time cost."""
     title = "Attempts" if status.gpu_seconds is None else f"Attempts: {_gpu_hours(status.gpu_seconds)} GPU-hours"
+    has_gpus = status.gpu_seconds is not None
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
-    for heading in ("attempt", "started", "waited", "ran", "GPU-hours", "from step"):
+    for heading in ("#", "started", "waited", "ran", *(["GPU-hours"] if has_gpus else []), "from step"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("ended by", overflow="fold")
+    table.add_column("ended by", min_width=12, overflow="fold")
     for attempt in status.attempts:
-        table.add_row(*_attempt(attempt))
+        spent = [_gpu_hours(attempt.gpu_seconds or 0)] if has_gpus else []
+        running, end = attempt.running_since, attempt.end
+        table.add_row(
+            str(attempt.number),
+            f"{attempt.start:%m-%d %H:%M:%S}",
+            duration((running - attempt.start).total_seconds()) if running else "-",
+            duration((end - running).total_seconds()) if running and end else "-",
+            *spent,
+            "-" if attempt.resumed_from_step is None else str(attempt.resumed_from_step),
+            _end(attempt),
+        )
     return table
 
 
-def _attempt(attempt: Attempt) -> tuple[str, ...]:
-    running, end = attempt.running_since, attempt.end
-    return (
-        str(attempt.number),
-        f"{attempt.start:%Y-%m-%d %H:%M:%S}",
-        duration((running - attempt.start).total_seconds()) if running else "-",
-        duration((end - running).total_seconds()) if running and end else "-",
-        "-" if attempt.gpu_seconds is None else _gpu_hours(attempt.gpu_seconds),
-        "-" if attempt.resumed_from_step is None else str(attempt.resumed_from_step),
-        (attempt.reason or "-") + (f" (exit code {attempt.exit_code})" if attempt.exit_code else ""),
-    )
+def _end(attempt: Attempt) -> str:
+    return (attempt.reason or "-") + (f" (exit code {attempt.exit_code})" if attempt.exit_code else "")
 
 
 def _gpu_hours(seconds: int) -> str:

@@ -111,8 +111,16 @@ def test_the_report_shows_what_each_attempt_cost_and_how_it_ended() -> None:
     report(console, JobStatus(phase=Phase.FAILED, attempts=(first, second), gpu_seconds=7200))
     lines = [" ".join(line.split()) for line in text(console).splitlines()]
     assert "Attempts: 2.00 GPU-hours" in lines
-    assert "1 2026-01-01 12:00:00 1m10s 1h00m 2.00 - peer-lost (exit code 76)" in lines
-    assert "2 2026-01-01 14:00:00 - - - 40 -" in lines
+    assert "1 01-01 12:00:00 1m10s 1h00m 2.00 - peer-lost (exit code 76)" in lines
+    assert "2 01-01 14:00:00 - - 0.00 40 -" in lines
+
+
+def test_attempts_without_gpus_fit_a_narrow_terminal() -> None:
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    attempt = Attempt(number=1, start=NOW, running_since=NOW, end=NOW, reason="interrupted", exit_code=75)
+    report(console, JobStatus(phase=Phase.SUSPENDED, attempts=(attempt, attempt)))
+    assert text(console).count("interrupted (exit code 75)") == 2
+    assert "GPU" not in text(console)
 
 
 def test_the_report_of_a_run_without_a_break_on_the_cpu_has_no_attempts() -> None:

@@ -75,7 +75,10 @@ class Watcher:
 
 
 def job(folder: Path, **run_policy: int) -> FineTuneJob:
-    told = {"folder": str(folder), **{stage: result.to_json() for stage, result in RESULTS.items()}}
+    told: dict[str, str] = {
+        "folder": str(folder),
+        **{stage.value: result.to_json() for stage, result in RESULTS.items()},
+    }
     container = {"name": "trainer", "command": ["python", "-c", SCRIPT, json.dumps(told)]}
     spec = {
         "model": {"uri": "hf://owner/model"},
