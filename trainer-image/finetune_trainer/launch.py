@@ -16,9 +16,10 @@ from typing import Any, Final
 import yaml
 
 from finetune_trainer import log, trained
+from finetune_trainer.atomic import replace_file
 from finetune_trainer.contract import RENDEZVOUS_PORT, Device, Env, RunConfig, Stage
 from finetune_trainer.errors import Interrupted, StageError
-from finetune_trainer.handshake import Handshake, replace_file
+from finetune_trainer.handshake import Handshake
 from finetune_trainer.rendezvous import Place, meet
 from finetune_trainer.report import Reporter
 from finetune_trainer.result import leave

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
+from finetune_trainer.atomic import replacing_file, sync
 from finetune_trainer.checksums import SUMS_FILE, file_sha256, files_below, sums_text, text_sha256
 from finetune_trainer.workspace import make_readable
 
@@ -96,11 +96,10 @@ def write(folder: Path, manifest: Manifest) -> None:
     """Put a manifest into the folder that it describes, after everything else is on the disk."""
     for file in manifest.files:
         sync(folder / file.path)
-    temporary = folder / f".{MANIFEST}"
-    temporary.write_text(manifest.model_dump_json(indent=1))
-    temporary.chmod(0o644)
-    sync(temporary)
-    temporary.replace(folder / MANIFEST)
+    with replacing_file(folder / MANIFEST) as temporary:
+        temporary.write_text(manifest.model_dump_json(indent=1))
+        temporary.chmod(0o644)
+        sync(temporary)
     sync(folder)
 
 
@@ -155,11 +154,3 @@ def compare_sizes(sizes: Mapping[str, int], files: tuple[FileDigest, ...]) -> No
             raise TornError(f"{file.path} is missing")
         if sizes[file.path] != file.size:
             raise TornError(f"{file.path} has {sizes[file.path]} of {file.size} bytes")
-
-
-def sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

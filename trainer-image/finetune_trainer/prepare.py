@@ -23,9 +23,9 @@ def run(config: RunConfig, paths: Paths, notify: Notify) -> Result:
     resume_from = source.newest(notify) if source is not None else None
     fetch_model(config, paths, notify)
     notify("inspecting the model")
-    facts = inspect_model(config, paths)
+    parameters = inspect_model(config, paths)
     prepared = prepare_dataset(config, paths, notify).model_copy(
-        update={"model_revision": model_revision(config, paths), "model_parameters": facts.parameters}
+        update={"model_revision": model_revision(config, paths), "model_parameters": parameters}
     )
     if resume_from is not None:
         resume_from.check(config, prepared)
@@ -46,7 +46,7 @@ def ensure_prepared(config: RunConfig, paths: Paths, notify: Notify) -> Prepared
         raise InvalidData(
             "the dataset is not the one that was prepared: its tokenised rows have another digest",
             field="spec.datasets[0].uri",
-            advice="pin the dataset's revision, or give the job a workspace that outlives its pods",
+            advice="pin the dataset's revision, or set spec.workspace so that it outlives the pods",
         )
     return load_prepared(paths)
 

@@ -147,7 +147,7 @@ class CheckpointSource:
         try:
             yield
         except PermissionError as error:
-            raise self._address.denied("let the pod's user read it (fsGroup, file modes)") from error
+            raise self._address.denied("make it readable for the pod's user (fsGroup, file modes)") from error
         except FileNotFoundError as error:
             raise TornError(f"{error.filename} has gone") from error
 

@@ -85,7 +85,7 @@ def _set_up(context: StageContext, gang: Gang, notify: Callable[[str], None], da
         gang,
         run=run,
         keep=config.checkpoints.keep,
-        home=CheckpointMirror.of(config.checkpoints, paths),
+        mirror=CheckpointMirror.of(config.checkpoints, paths),
         notify=notify,
     )
     resume = store.newest()
