@@ -56,6 +56,10 @@ lint: install ## Style (ruff), types (mypy --strict), architecture (import-linte
 cluster-build: ## Build the Kubernetes of the tests (about 12 minutes the first time, then cached)
 	@python3 -m tests.cluster.harness build
 
+.PHONY: kueue-build
+kueue-build: ## Build the Kueue of `make test-kueue` (about 8 minutes the first time, then cached)
+	@python3 -m tests.cluster.harness build --kueue
+
 .PHONY: cluster
 cluster: install ## Start a real single-node Kubernetes and print its KUBECONFIG
 	@$(PYTHON) -m tests.cluster.harness up
@@ -77,6 +81,10 @@ test: ## Everything: lint, types, imports, unit, golden, contract and real-clust
 	@$(MAKE) --no-print-directory lint verify
 	@$(PYTHON) -m pytest tests
 
+.PHONY: test-kueue
+test-kueue: install kueue-build ## The operator under the real Kueue, on the real cluster
+	@$(PYTHON) -m pytest tests/cluster -m kueue
+
 .PHONY: test-fast
 test-fast: install ## Unit, golden and contract tests only
 	@$(PYTHON) -m pytest tests/unit tests/golden tests/contract
@@ -85,6 +93,10 @@ test-fast: install ## Unit, golden and contract tests only
 bench: install ## Operator and trainer benchmarks; they print tables of ratios
 	@$(PYTHON) -m benchmarks.trainer
 	@$(PYTHON) -m benchmarks.operator
+
+.PHONY: bench-peers
+bench-peers: install ## The operator against Kubeflow Trainer with JobSet (the first time, about ten minutes to build them)
+	@$(PYTHON) -m benchmarks.peers
 
 .PHONY: clean
 clean: ## Remove the environment, caches and local runs

@@ -1,4 +1,4 @@
-"""A quick client of the test cluster's API server, for putting load on it and for timing it."""
+"""A quick client of the API server, for putting load on it and for timing it, and what it applies."""
 
 from __future__ import annotations
 
@@ -12,28 +12,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-from tests.cluster.harness.credentials import credentials
-from tests.cluster.harness.layout import ADMIN_TOKEN, Instance
+
+from benchmarks.control_plane import API, BENCHMARK, ControlPlane
 
 Body = dict[str, Any]
-JOBS = "/apis/finetune-operator.io/v1alpha1/namespaces/default/finetunejobs"
 MERGE = "application/merge-patch+json"
 
 
 @dataclass(frozen=True)
 class Api:
-    """Requests as the cluster's admin over kept connections."""
+    """Requests as the benchmark's user over kept connections."""
 
     session: aiohttp.ClientSession
-    address: str
 
     async def send(self, method: str, path: str, body: Body | None = None, kind: str = "application/json") -> Body:
-        """The answer's JSON; raises on an error status."""
+        """The answer's JSON; raises on an error status, with the server's words."""
         data = None if body is None else json.dumps(body)
-        async with self.session.request(
-            method, self.address + path, data=data, headers={"Content-Type": kind}
-        ) as answer:
-            answer.raise_for_status()
+        async with self.session.request(method, API + path, data=data, headers={"Content-Type": kind}) as answer:
+            if answer.status >= 400:
+                raise ApiError(f"{method} {path}: {answer.status} {await answer.text()}", answer.status)
             document: Body = await answer.json(content_type=None)
             return document
 
@@ -41,21 +38,34 @@ class Api:
         """(monotonic time of arrival, type, object) of every event from now on."""
         listed = await self.send("GET", f"{path}?limit=1")
         version = listed["metadata"]["resourceVersion"]
-        url = f"{self.address}{path}?watch=1&resourceVersion={version}"
+        url = f"{API}{path}?watch=1&resourceVersion={version}"
         async with self.session.get(url, timeout=aiohttp.ClientTimeout(total=None)) as answer:
             async for line in answer.content:
                 event = json.loads(line)
                 yield time.monotonic(), event["type"], event["object"]
 
+    async def count(self, path: str) -> int:
+        """How many objects there are at this path of a collection."""
+        listed = await self.send("GET", f"{path}?limit=1")
+        return len(listed["items"]) + int(listed["metadata"].get("remainingItemCount") or 0)
+
+
+class ApiError(Exception):
+    """The API server refused."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
 
 @asynccontextmanager
-async def connect(instance: Instance) -> AsyncIterator[Api]:
-    """A client of a running test cluster."""
-    tls = ssl.create_default_context(cafile=str(credentials(instance).certificate))
-    connector = aiohttp.TCPConnector(ssl=tls, limit=32)
-    headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+async def connect(plane: ControlPlane) -> AsyncIterator[Api]:
+    """A client of a running control plane."""
+    tls = ssl.create_default_context(cafile=str(plane.certificate))
+    connector = aiohttp.TCPConnector(ssl=tls, limit=64)
+    headers = {"Authorization": f"Bearer {plane.token(BENCHMARK)}"}
     async with aiohttp.ClientSession(connector=connector, headers=headers, read_bufsize=2**22) as session:
-        yield Api(session, f"https://{instance.node_ip}:6443")
+        yield Api(session)
 
 
 async def in_parallel(tasks: Iterable[Awaitable[Any]], at_once: int = 16) -> None:
@@ -69,8 +79,26 @@ async def in_parallel(tasks: Iterable[Awaitable[Any]], at_once: int = 16) -> Non
     await asyncio.gather(*(one(task) for task in tasks))
 
 
-def job(name: str, template: str = "not-there") -> Body:
-    """A FineTuneJob; it waits for ever for a template that is not there."""
+async def new_namespace(api: Api, name: str) -> None:
+    """Make a namespace, and wait for the service account without which no pod is admitted."""
+    await api.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    for _ in range(600):
+        try:
+            await api.send("GET", f"/api/v1/namespaces/{name}/serviceaccounts/default")
+        except ApiError:
+            await asyncio.sleep(0.1)
+        else:
+            return
+    raise TimeoutError(f"the namespace {name} has no service account after 60 s")
+
+
+def finetune_jobs(namespace: str = "default") -> str:
+    """Path of the FineTuneJobs of a namespace."""
+    return f"/apis/finetune-operator.io/v1alpha1/namespaces/{namespace}/finetunejobs"
+
+
+def finetune_job(name: str, template: str = "not-there", pods: int = 1) -> Body:
+    """A FineTuneJob; without a template it waits for ever."""
     return {
         "apiVersion": "finetune-operator.io/v1alpha1",
         "kind": "FineTuneJob",
@@ -79,14 +107,27 @@ def job(name: str, template: str = "not-there") -> Body:
             "model": {"uri": "hf://owner/model"},
             "template": {"name": template},
             "datasets": [{"uri": "s3://bucket/rows.jsonl"}],
-            "gpus": 1,
+            "gpus": pods,
+            "gpusPerNode": 1,
             "training": {"device": "cpu"},
             "output": {"uri": "s3://bucket/out"},
         },
     }
 
 
-def percentile(values: list[float], share: float) -> float:
+def batch_jobs(namespace: str = "default") -> str:
+    """Path of the Jobs of a namespace."""
+    return f"/apis/batch/v1/namespaces/{namespace}/jobs"
+
+
+def batch_job(name: str) -> Body:
+    """A bare Job of one pod."""
+    container = {"name": "trainer", "image": "localhost/trainer:test"}
+    template = {"spec": {"restartPolicy": "Never", "containers": [container]}}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": {"template": template}}
+
+
+def percentile(values: Iterable[float], share: float) -> float:
     """The value below which this share of them lies."""
     ranked = sorted(values)
     return ranked[min(len(ranked) - 1, int(share * len(ranked)))]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import sys
+import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from finetune_operator.api.crd import definitions
+from finetune_operator.api.status import Reason
 from finetune_trainer.contract import ExitCode
 
 Schema = dict[str, Any]
@@ -16,6 +21,13 @@ _HEAD = """# API reference
 
 Generated from `operator/finetune_operator/api` by `make generate`; `kubectl explain ftj.spec` says the same.
 """
+
+_REASONS = """## Reasons
+
+In `status.reason`, in the conditions, and as the reason of events.
+
+| reason | meaning |
+| --- | --- |"""
 
 _EXIT_CODES = """## Exit codes of the trainer
 
@@ -79,9 +91,20 @@ def _exit_codes() -> str:
     return _EXIT_CODES + "\n".join(f"| {code.value} | {code.exit_name} | {code.consequence} |" for code in ExitCode)
 
 
+def _reasons() -> Iterator[str]:
+    """Each Reason with the docstring that follows it in the source, which is its one description."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(Reason))).body[0]
+    assert isinstance(body, ast.ClassDef)  # noqa: S101 - the source of a class is one
+    for value, meaning in pairwise(body.body):
+        match value, meaning:
+            case ast.Assign(value=ast.Constant(value=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                yield f"| `{name}` | {' '.join(text.split())} |"
+
+
 def render() -> str:
     """The whole reference as Markdown."""
-    return "\n".join([_HEAD, *(_section(definition) for definition in definitions()), _exit_codes(), ""])
+    sections = (_section(definition) for definition in definitions())
+    return "\n".join([_HEAD, *sections, _exit_codes(), "", _REASONS, *_reasons(), ""])
 
 
 if __name__ == "__main__":

@@ -20,11 +20,13 @@ from finetune_operator.cluster.config import Credentials
 from finetune_operator.plan.model.names import MANAGED_BY
 from finetune_operator.runtime.inbox import Inbox
 from finetune_operator.runtime.kinds import WATCHED, Body, Kind
-from finetune_operator.runtime.store import Ref, record_of
+from finetune_operator.runtime.recent import Recent
+from finetune_operator.runtime.store import Record, Ref, record_of
 
 _log = structlog.get_logger(__name__)
 _STOP_SECONDS: Final = 10.0
 _EXIT_SECONDS: Final = 30.0
+_REMEMBERED: Final = 256
 
 
 class _NoProgress(kopf.ProgressStorage):
@@ -65,11 +67,14 @@ class Watcher:
     loop: asyncio.AbstractEventLoop
     count: Callable[[str, str], None]
     """Told the kind and type of every event; those of Kopf's first list are `listed`."""
+    lost: Callable[[str], None] = lambda _: None
+    """Told, on the operator's loop, the kind of an event that could not be taken in."""
     failed: asyncio.Event = field(default_factory=asyncio.Event)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _own_loop: asyncio.AbstractEventLoop | None = None
     _alive_at: float = 0.0
+    _named: Recent[str, None] = field(default_factory=lambda: Recent(_REMEMBERED), init=False)
 
     def start(self) -> None:
         self._alive_at = self.loop.time()
@@ -147,29 +152,60 @@ class Watcher:
         """Passes over what the resync at start has brought already: most of Kopf's own first list."""
 
         def is_newer(event: Any, **_: Any) -> bool:
-            self.count(kind.plural, (event["type"] or "listed").lower())
-            metadata = event["object"]["metadata"]
-            ref = Ref(metadata.get("namespace") or "", metadata["name"])
-            return event["type"] == "DELETED" or self.inbox.is_newer(
-                kind, ref, metadata["uid"], int(metadata["resourceVersion"])
-            )
+            try:
+                return self._is_newer(kind, event["type"], event["object"])
+            except Exception as error:  # noqa: BLE001 - Kopf would end this object's events, or all of them
+                self._lose(kind, error)
+                return False
 
         return is_newer
 
     def handler(self, kind: Kind) -> Callable[..., Awaitable[None]]:
         async def on_event(event: Any, **_: Any) -> None:
-            self._receive(kind, event["type"], event["object"])
+            try:
+                self._receive(kind, event["type"], event["object"])
+            except Exception as error:  # noqa: BLE001 - Kopf logs it and never tries again: the resync must
+                self._lose(kind, error)
 
         return on_event
+
+    def _is_newer(self, kind: Kind, change: str | None, body: Body) -> bool:
+        self.count(kind.plural, (change or "listed").lower())
+        metadata = body["metadata"]
+        ref = Ref(metadata.get("namespace") or "", metadata["name"])
+        return change == "DELETED" or self.inbox.is_newer(kind, ref, metadata["uid"], int(metadata["resourceVersion"]))
 
     def _receive(self, kind: Kind, change: str | None, body: Body) -> None:
         """Takes an event over to the operator's loop, already made small."""
         if change == "DELETED":
             metadata = body["metadata"]
             ref = Ref(metadata.get("namespace") or "", metadata["name"])
-            self.loop.call_soon_threadsafe(self.inbox.gone, kind, ref, metadata["uid"])
+            version = int(metadata["resourceVersion"])
+            self.loop.call_soon_threadsafe(self._gone, kind, ref, metadata["uid"], version)
         else:
-            self.loop.call_soon_threadsafe(self.inbox.seen, record_of(kind, body))
+            self.loop.call_soon_threadsafe(self._seen, record_of(kind, body))
+
+    def _seen(self, record: Record) -> None:
+        try:
+            self.inbox.seen(record)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._lose(record.kind, error)
+
+    def _gone(self, kind: Kind, ref: Ref, uid: str, version: int) -> None:
+        try:
+            self.inbox.gone(kind, ref, uid, version)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._lose(kind, error)
+
+    def _lose(self, kind: Kind, error: Exception) -> None:
+        """An event could not be taken in: somebody else must look at what there is now."""
+        if self._stop.is_set():
+            return
+        what = f"{kind.plural}: {error!r}"[:256]
+        if what not in self._named:
+            self._named[what] = None
+            _log.error("watch_event_lost", kind=kind.plural, error=repr(error)[:256], exc_info=error)
+        self.loop.call_soon_threadsafe(self.lost, kind.plural)
 
 
 def kopf_settings() -> kopf.OperatorSettings:

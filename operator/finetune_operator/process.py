@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -18,12 +18,16 @@ import structlog
 from finetune_operator.builtin import templates
 from finetune_operator.cluster import config
 from finetune_operator.cluster.apply import Applier
-from finetune_operator.cluster.client import connect
+from finetune_operator.cluster.children import Children
+from finetune_operator.cluster.client import ApiError, connect
+from finetune_operator.cluster.crd_check import missing_fields
 from finetune_operator.cluster.discovery import wait_for_kinds
+from finetune_operator.cluster.events import EventSender
 from finetune_operator.cluster.install import install_templates
+from finetune_operator.cluster.latest_warning import LatestWarnings
 from finetune_operator.cluster.leases import ClusterLease
 from finetune_operator.cluster.observe import Observer
-from finetune_operator.cluster.progress import ScrapeLoop, Scraper
+from finetune_operator.cluster.progress import ScrapeLoop, Scraper, pod_session
 from finetune_operator.cluster.resolved import ResolvedSpecs
 from finetune_operator.handlers import Watcher
 from finetune_operator.reconcile import Reconciler
@@ -36,13 +40,16 @@ from finetune_operator.runtime.progress import ProgressBoard
 from finetune_operator.runtime.queue import WorkQueue
 from finetune_operator.runtime.resync import Resync
 from finetune_operator.runtime.store import Store
-from finetune_operator.runtime.workers import TransientError, Workers
+from finetune_operator.runtime.supervise import Supervisor
+from finetune_operator.runtime.turns import Turns
+from finetune_operator.runtime.workers import Workers
 from finetune_operator.settings import Settings
 
 _log = structlog.get_logger(__name__)
 _SILENT_SECONDS: Final = 60.0
 _ANSWER_SECONDS: Final = 5.0
-_PAUSE_SECONDS: Final = 1.0
+_FLUSH_SECONDS: Final = 2.0
+_LOOK_AT_CRDS_SECONDS: Final = 300.0
 _GC_AT_START: Final = (50_000, 50, 100)
 """Python's own looks for garbage so often among 10,000 objects that it takes a quarter of the start."""
 _GC_THEN: Final = (2_000, 20, 100)
@@ -61,7 +68,9 @@ class Operator:
         self.settings = settings
         self.store = Store()
         self.metrics = Metrics(self.store.phases, settings.workers, settings.lease_name)
-        self.queue: WorkQueue[JobKey] = WorkQueue(loop, self.metrics.queue)
+        turns: Turns[JobKey] = Turns(lambda key: key.namespace, settings.workers)
+        self.queue: WorkQueue[JobKey] = WorkQueue(loop, self.metrics.queue, turns=turns)
+        self.supervisor = Supervisor(time.monotonic, self.metrics.task_failed)
         self.inbox = Inbox(self.store, self.queue)
         self.lease_client = connect(configuration, lambda: None, self.metrics.requested)
         self.election = self._election()
@@ -76,27 +85,42 @@ class Operator:
             time.monotonic,
             self.metrics.resynced,
         )
-        self.board = ProgressBoard(self.queue.add)
+        self.events = EventSender(self.client, self.metrics.event_dropped)
         self.resolved = ResolvedSpecs(self.client)
+        self.board = ProgressBoard(self.queue.add)
+        self.observer = Observer(
+            self.store,
+            self.client,
+            Children(self.store, self.client),
+            self.resolved,
+            LatestWarnings(self.client, time.monotonic),
+            self.board,
+        )
+        self.crds_lack: str | None = None
         self.watcher = Watcher(
             self.inbox,
             lambda: config.credentials(configuration),
             settings.namespaces,
             loop,
             self.metrics.watched,
+            self._lost,
         )
         self.workers = Workers(self.queue, self._reconciler().reconcile, self.metrics, settings.workers, time.monotonic)
-        self.scraping = ScrapeLoop(self.store, Scraper(self.client, session, time.monotonic), self.board)
+        scraper = Scraper(self.client, session, time.monotonic)
+        self.scraping = ScrapeLoop(self.store, scraper, self.board, now, self.metrics.scraped)
 
     async def run(self) -> None:
         """Runs until cancelled, or until something that must not end does."""
+        keep = self.supervisor.until_done
         async with asyncio.TaskGroup() as group:
-            await wait_for_kinds(self.client)
-            group.create_task(self.election.run(self._lead), name="election")
+            await keep("discovery", lambda: wait_for_kinds(self.client))
+            leading = keep("election", lambda: self.election.run(lambda: keep("leading", self._lead)))
+            group.create_task(leading, name="election")
             await self._get_to_know_the_cluster()
             self.watcher.start()
-            group.create_task(self.resync.run(self.settings.resync_seconds), name="resync")
+            group.create_task(keep("resync", lambda: self.resync.run(self.settings.resync_seconds)), name="resync")
             group.create_task(self._fail_with_watcher(), name="watcher")
+            group.create_task(keep("crds", self._look_at_crds), name="crds")
 
     async def close(self) -> None:
         await self.watcher.stop()
@@ -108,7 +132,8 @@ class Operator:
         return f"the watches have been silent for {silent:.0f} s" if silent > _SILENT_SECONDS else None
 
     def ready(self) -> str | None:
-        return None if self.resync.synced.is_set() else "the cluster is not known yet"
+        unknown = "" if self.resync.synced.is_set() else "the cluster is not known yet"
+        return "; ".join(filter(None, (unknown, self.resync.problem))) or None
 
     async def _get_to_know_the_cluster(self) -> None:
         """One list serves both for a warm store and, where this process leads at once, for leading."""
@@ -125,21 +150,54 @@ class Operator:
         gc.set_threshold(*_GC_THEN)
 
     async def _synced_since(self, moment: float) -> None:
-        await _persist(lambda: self.resync.fresher_than(moment))
+        await self.supervisor.until_done("first list", lambda: self.resync.fresher_than(moment))
 
     async def _lead(self) -> None:
         """What only the leader does. A former leader's writes are in the store before anything is decided."""
         await self._synced_since(self.election.leading_since)
-        self.resolved.clear()
-        if self.settings.install_templates:
-            await _persist(lambda: install_templates(self.client, self.store, self.inbox, templates()))
+        keep, settings = self.supervisor.until_done, self.settings
+        self.observer.children.clear()
+        await keep("resolved", lambda: self.resolved.load(settings.namespaces, self._uid_of))
         self.inbox.open()
+        sending = asyncio.create_task(self.events.run(), name="events")
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self.workers.run(self.settings.drain_seconds), name="workers")
-                group.create_task(self.scraping.run(self.settings.scrape_seconds), name="scraping")
+                group.create_task(keep("workers", lambda: self.workers.run(settings.drain_seconds)), name="workers")
+                group.create_task(keep("scraping", lambda: self.scraping.run(settings.scrape_seconds)), name="scraping")
+                if settings.install_templates:
+                    group.create_task(keep("templates", self._install_templates), name="templates")
         finally:
             self.inbox.close()
+            await self.events.flush(_FLUSH_SECONDS)
+            sending.cancel()
+
+    def _uid_of(self, key: JobKey) -> str | None:
+        """The uid of a job that has not ended."""
+        record = self.store.job(key)
+        return None if record is None or record.ended else record.uid
+
+    async def _look_at_crds(self) -> None:
+        """Tells of CRDs of another version, and of their having been replaced; everything goes on all the while."""
+        while True:
+            try:
+                lack = await missing_fields(self.client)
+            except ApiError as error:
+                _log.warning("crds_not_compared", error=str(error))
+            else:
+                if lack is None:
+                    self.crds_lack = None
+                    return
+                if lack != self.crds_lack:
+                    _log.warning("crds_of_another_version", why=lack)
+                self.crds_lack = lack
+            await asyncio.sleep(_LOOK_AT_CRDS_SECONDS)
+
+    async def _install_templates(self) -> None:
+        await install_templates(self.client, self.store, self.inbox, templates())
+
+    def _lost(self, kind: str) -> None:
+        self.metrics.lost(kind)
+        self.resync.soon()
 
     async def _fail_with_watcher(self) -> None:
         await self.watcher.failed.wait()
@@ -158,37 +216,25 @@ class Operator:
         return Reconciler(
             store=self.store,
             client=self.client,
-            observer=Observer(self.store, self.client, self.resolved, self.board),
+            observer=self.observer,
             applier=Applier(self.client, self.store, self.inbox, self.resolved),
+            events=self.events,
             forget=self._forget,
             settings=self.settings.plan,
             now=now,
         )
 
     def _forget(self, key: JobKey) -> None:
-        self.resolved.forget(key)
-        self.board.forget(key)
+        self.observer.forget(key)
         self.queue.drop(key)
-
-
-async def _persist(step: Callable[[], Awaitable[None]]) -> None:
-    """Tries again until it is done; at start there is no queue yet that would."""
-    while True:
-        try:
-            await step()
-        except TransientError as error:
-            _log.warning("retrying", error=str(error))
-            await asyncio.sleep(_PAUSE_SECONDS)
-        else:
-            return
 
 
 async def run(settings: Settings, configuration: Any) -> int:
     """Runs an operator until SIGTERM or SIGINT; returns the process's exit code."""
     gc.set_threshold(*_GC_AT_START)
-    async with aiohttp.ClientSession(trust_env=False) as session:
+    async with pod_session() as session:
         operator = Operator(settings, configuration, session)
-        endpoints = Endpoints(operator.metrics.render, operator.alive, operator.ready)
+        endpoints = Endpoints(operator.metrics.render, operator.alive, operator.ready, lambda: operator.crds_lack)
         await endpoints.start(settings.metrics_port, settings.health_port)
         try:
             return await _until_stopped(operator.run())

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from finetune_operator.plan.model.settings import PlanSettings
+from finetune_operator.plan.resolve.merge import MergeError, check_pod_template
 
 PREFIX: Final = "FINETUNE_OPERATOR_"
 _NESTED: Final = "__"
@@ -109,9 +110,19 @@ class Settings(BaseSettings):
     def _renews_in_time(self) -> Self:
         if not self.lease_renew_seconds < self.lease_deadline < self.lease_duration_seconds:
             raise ValueError(
-                "the lease must be renewed before its deadline, and the deadline must be before its duration; they are "
+                f"{PREFIX}LEASE_*: the lease must be renewed before its deadline, and the deadline must be before its "
+                "duration; they are "
                 f"{self.lease_renew_seconds:g}, {self.lease_deadline:g} and {self.lease_duration_seconds:g} seconds"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_pod_templates(self) -> Self:
+        for name in ("pod_template", "enforced_pod_template"):
+            try:
+                check_pod_template(getattr(self.plan, name))
+            except MergeError as problem:
+                raise ValueError(f"{_variable('plan', name)}: {problem}") from problem
         return self
 
     @property
@@ -157,6 +168,6 @@ def _shown(default: object) -> str:
 def _problem(error: Any) -> str:
     where = [str(part) for part in error["loc"]]
     message = error["msg"].removeprefix("Value error, ")
-    if not where:
-        return f"{PREFIX}LEASE_*: {message}"
+    if not where:  # of several variables together: the message names them
+        return str(message)
     return f"{_variable(*where)}: {message} (it is {error['input']!r})"

@@ -1,4 +1,4 @@
-"""Fixtures: `cluster`, `s3`, and a fresh `namespace` whose story is kept when its test fails."""
+"""Fixtures: `cluster`, `s3`, `kueue`, and a fresh `namespace` whose story is kept when its test fails."""
 
 import os
 import re
@@ -16,6 +16,7 @@ from tests.cluster.harness.pods import venv_pod_template
 from tests.cluster.harness.s3 import S3
 from tests.cluster.support import store as stores
 from tests.cluster.support.jobs import Jobs
+from tests.cluster.support.kueue import Kueue
 from tests.cluster.support.operator import OperatorProcess
 from tests.cluster.support.store import Store
 
@@ -23,6 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 REPORT = pytest.StashKey[pytest.TestReport]()
 UNAVAILABLE = pytest.StashKey[str]()
 DUMPS = pytest.StashKey[list[Path]]()
+LEFT_OUT = pytest.StashKey[int]()
 
 
 @pytest.fixture(scope="session")
@@ -82,11 +84,23 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the tests under Kueue to `-m kueue`: building its manager takes minutes."""
+    if "kueue" in config.option.markexpr:
+        return
+    under_kueue = [item for item in items if item.get_closest_marker("kueue")]
+    config.stash[LEFT_OUT] = len(under_kueue)
+    config.hook.pytest_deselected(items=under_kueue)
+    items[:] = [item for item in items if item not in under_kueue]
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Say last of all where the story of a failure is, and why there was no cluster."""
+    """Say last of all where the story of a failure is, why there was no cluster, and what was left out."""
     lines = [f"what happened in the cluster: {folder}" for folder in config.stash.get(DUMPS, [])]
     if UNAVAILABLE in config.stash:
         lines.append(config.stash[UNAVAILABLE])
+    if count := config.stash.get(LEFT_OUT, 0):
+        lines.append(f"{count} tests under Kueue were left out, whose manager takes minutes to build: make test-kueue")
     for line in lines:
         sys.stdout.write(f"{line}\n")
 
@@ -112,6 +126,21 @@ def operator(product: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
     log = tmp_path_factory.mktemp("operator") / "operator.log"
     with OperatorProcess(product.kubeconfig, log, venv_pod_template(Path(sys.prefix), REPOSITORY)) as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def installed_kueue(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Kueue:
+    """The real Kueue, which runs until the cluster ends; `kueue` starts it."""
+    if cluster.instance is None:
+        pytest.skip("Kueue's image cannot be brought into a cluster that the harness did not start")
+    return Kueue.install(cluster, tmp_path_factory.mktemp("kueue"))
+
+
+@pytest.fixture
+def kueue(installed_kueue: Kueue) -> Kueue:
+    """The real Kueue with its defaults; a test may `start` it again with options of its own."""
+    installed_kueue.start()
+    return installed_kueue
 
 
 @pytest.fixture

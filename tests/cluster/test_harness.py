@@ -15,7 +15,7 @@ from tests.cluster.harness import cluster as clusters
 from tests.cluster.harness import guardian
 from tests.cluster.harness.cluster import Cluster
 from tests.cluster.harness.images import BASE
-from tests.cluster.harness.layout import Instance
+from tests.cluster.harness.layout import COPIES, Instance
 from tests.cluster.harness.pods import venv_pod_template
 from tests.cluster.harness.s3 import S3
 
@@ -258,4 +258,15 @@ def test_nothing_runs_on_when_even_the_guardian_is_killed(cluster: Cluster) -> N
     instance = second.instance
     until(lambda: all(trace.startswith(inert) for trace in host_traces(instance)), seconds=20)
     guardian.sweep_abandoned()
+    assert host_traces(instance) == []
+
+
+def test_a_link_that_was_left_behind_is_removed(cluster: Cluster) -> None:
+    if cluster.instance is None:
+        pytest.skip("this is about clusters that the harness starts")
+    instance = Instance(COPIES - 1)
+    link = ["ip", "link", "add", instance.name, "type", "veth", "peer", "name", "left-behind"]
+    subprocess.run(link, check=True)
+    assert host_traces(instance)
+    guardian.sweep(instance)
     assert host_traces(instance) == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,6 +14,17 @@ from tests.cluster.harness.errors import CommandFailedError
 
 from finetune_operator.api.resources import FineTuneJob
 
+SMALLEST: dict[str, Any] = {
+    "apiVersion": "finetune-operator.io/v1alpha1",
+    "kind": "FineTuneJob",
+    "metadata": {"name": "support-bot"},
+    "spec": {
+        "model": {"uri": "hf://meta-llama/Llama-3.1-8B-Instruct"},
+        "template": {"name": "qlora"},
+        "datasets": [{"uri": "s3://team/support.jsonl"}],
+        "gpus": 4,
+    },
+}
 BAD = sorted((Path(__file__).parent / "bad" / "refused").glob("*.yaml"))
 
 
@@ -31,18 +44,7 @@ def test_the_models_refuse_offline(manifest: Path) -> None:
 
 
 def test_the_smallest_job_is_accepted(product: Cluster) -> None:
-    smallest = {
-        "apiVersion": "finetune-operator.io/v1alpha1",
-        "kind": "FineTuneJob",
-        "metadata": {"name": "support-bot"},
-        "spec": {
-            "model": {"uri": "hf://meta-llama/Llama-3.1-8B-Instruct"},
-            "template": {"name": "qlora"},
-            "datasets": [{"uri": "s3://team/support.jsonl"}],
-            "gpus": 4,
-        },
-    }
-    assert "created" in product.kubectl("apply", "--dry-run=server", "-f", "-", input=yaml.safe_dump(smallest))
+    assert "created" in product.kubectl("apply", "--dry-run=server", "-f", "-", input=yaml.safe_dump(SMALLEST))
 
 
 @pytest.mark.parametrize(
@@ -78,3 +80,12 @@ def test_a_job_that_has_started_keeps_its_spec(change: str, *, allowed: bool, pr
         return
     with pytest.raises(CommandFailedError, match="cannot change once the job has started"):
         product.kubectl(*patch)
+
+
+def test_jobs_are_found_by_their_phase(product: Cluster, namespace: str) -> None:
+    for name, phase in {"lost": "Failed", "won": "Succeeded"}.items():
+        product.apply(SMALLEST | {"metadata": {"name": name}}, namespace)
+        patch = json.dumps({"status": {"phase": phase}})
+        product.kubectl("patch", "ftj", name, "-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
+    found = product.kubectl("get", "ftj", "-n", namespace, "-o", "name", "--field-selector", "status.phase=Failed")
+    assert found.split() == ["finetunejob.finetune-operator.io/lost"]

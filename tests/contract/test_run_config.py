@@ -27,12 +27,24 @@ def manifests(stage: Stage, template: ClusterFineTuneTemplate) -> tuple[Manifest
 @pytest.mark.parametrize("template", builtin.templates(), ids=lambda template: template.metadata.name)
 @pytest.mark.parametrize("stage", list(Stage))
 def test_every_stage_reads_the_configuration_that_it_is_given(stage: Stage, template: ClusterFineTuneTemplate) -> None:
-    job = manifests(stage, template)[-1]
-    told = job["spec"]["template"]["metadata"]["annotations"][ANNOTATION_RUN_CONFIG]
+    pod = manifests(stage, template)[-1]["spec"]["template"]
+    told = pod["metadata"]["annotations"][ANNOTATION_RUN_CONFIG]
     read = RunConfig.model_validate_json(told)
     assert read.stage is stage
     assert read.topology.world_size == 2
     assert json.loads(read.to_json()) == json.loads(told)
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_the_configuration_is_shown_where_the_stage_looks_for_it(stage: Stage) -> None:
+    pod = manifests(stage, builtin.templates()[0])[-1]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    path = next(entry["value"] for entry in container["env"] if entry["name"] == Env.RUN_CONFIG)
+    mount = next(mount for mount in container["volumeMounts"] if path.startswith(f"{mount['mountPath']}/"))
+    volume = next(volume for volume in pod["volumes"] if volume["name"] == mount["name"])
+    (item,) = volume["downwardAPI"]["items"]
+    assert f"{mount['mountPath']}/{item['path']}" == path
+    assert item["fieldRef"]["fieldPath"] == f"metadata.annotations['{ANNOTATION_RUN_CONFIG}']"
 
 
 @pytest.mark.parametrize("stage", list(Stage))

@@ -242,10 +242,10 @@ def _of_type(block: str, key: str, value: Any, kind: Any) -> Any:
         raise InvalidConfig(
             f"`{key}` is {value!r}: {error.errors()[0]['msg'].lower()}",
             field=f"spec.training.{block}.{key}",
-            advice=f"give {_name_of(kind)}",
+            advice=f"set it to {_name_of(kind)}",
         ) from error
     if key in _POSITIVE and typed <= 0:
-        raise InvalidConfig(f"`{key}` is {typed}", field=f"spec.training.{block}.{key}", advice="give more than 0")
+        raise InvalidConfig(f"`{key}` is {typed}", field=f"spec.training.{block}.{key}", advice="set it to more than 0")
     return typed
 
 

@@ -7,6 +7,7 @@ manifest's digests find that out before anything is resumed from it.
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 from collections.abc import Callable
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from finetune_trainer import log, manifest
+from finetune_trainer.atomic import sync
+from finetune_trainer.checkpoint_mirror import CheckpointMirror
 from finetune_trainer.contract import CheckpointRef
 from finetune_trainer.manifest import Facts, Manifest, TornError
-from finetune_trainer.workspace import writing
+from finetune_trainer.workspace import make_readable, writing
 
 T = TypeVar("T")
 
@@ -34,27 +37,24 @@ class Peers(Protocol):
     def gather(self, mine: T) -> list[T]: ...
 
 
-class SecondHome(Protocol):
-    """Where checkpoints are copied to. Every method raises StageError when the place cannot be used."""
-
-    def uri_of(self, name: str) -> str: ...
-    def names(self) -> set[str]: ...
-    def store(self, folder: Path, name: str) -> None: ...
-    def fetch(self, name: str, folder: Path) -> None: ...
-    def forget(self, name: str) -> None: ...
-
-
 class CheckpointStore:
     """The checkpoints of one run, as seen by one rank. Methods that say so must be called by every rank at once."""
 
     def __init__(  # noqa: PLR0913 - each is one fact about the run
-        self, root: Path, peers: Peers, *, run: str, keep: int, home: SecondHome | None, notify: Callable[[str], None]
+        self,
+        root: Path,
+        peers: Peers,
+        *,
+        run: str,
+        keep: int,
+        mirror: CheckpointMirror | None,
+        notify: Callable[[str], None],
     ) -> None:
         self._root = root
         self._peers = peers
         self._run = run
         self._keep = keep
-        self._home = home
+        self._mirror = mirror
         self._notify = notify
         self._refs: dict[int, CheckpointRef] = {}
         with writing("checkpoints", _FIELD):
@@ -83,7 +83,7 @@ class CheckpointStore:
         return folder
 
     def abandon(self, step: int) -> None:
-        """Give the room of a checkpoint that could not be written back."""
+        """Remove what a checkpoint that could not be written has left."""
         if self._peers.is_main_process:
             shutil.rmtree(self._root / f".partial-{step}", ignore_errors=True)
 
@@ -96,7 +96,7 @@ class CheckpointStore:
         self._refs = self._peers.gather(self._refs)[0]
 
     def newest(self) -> tuple[Path, Facts] | None:
-        """Every rank: the newest checkpoint that every pod has, whole and of this run; None to start anew."""
+        """Every rank: the newest checkpoint that every pod has, whole and of this run; None when there is none."""
         unusable: set[int] = set()
         while True:
             offered = self._peers.gather(self._steps() - unusable)
@@ -114,6 +114,32 @@ class CheckpointStore:
             unusable.add(step)
             self._skip(step, trouble)
 
+    def holds_copy(self, step: int) -> bool:
+        """Whether this pod has the copy of another job's checkpoint of this step."""
+        try:
+            return manifest.read(self.folder(step)).facts.origin is not None
+        except TornError:
+            return False
+
+    def adopt(self, step: int, fetch: Callable[[Path], Manifest]) -> None:
+        """One rank of a pod: put another job's checkpoint, which `fetch` copies and verifies, among this run's own.
+
+        Raises TornError.
+        """
+        folder = self.folder(step)
+        partial = self._root / f".partial-{step}-{platform.node()}" / folder.name
+        with writing("checkpoints", _FIELD):
+            shutil.rmtree(partial.parent, ignore_errors=True)
+            partial.mkdir(parents=True)
+            try:
+                fetched = fetch(partial)
+                ours = fetched.facts.model_copy(update={"run": self._run})
+                make_readable(partial)
+                manifest.write(partial, Manifest(facts=ours, files=fetched.files))
+                self._put(partial, folder)
+            finally:
+                shutil.rmtree(partial.parent, ignore_errors=True)
+
     def _skip(self, step: int, trouble: str) -> None:
         self._refs[step] = CheckpointRef(step=step, uri=self._uri(step), verified=False, bytes=0)
         if self._peers.is_main_process:
@@ -122,8 +148,8 @@ class CheckpointStore:
 
     def _steps(self) -> set[int]:
         names = {path.name for path in self._root.iterdir()}
-        if self._home is not None:
-            names |= self._home.names()
+        if self._mirror is not None:
+            names |= self._mirror.names()
         return {int(match[1]) for name in names if (match := _NAME.fullmatch(name))}
 
     def _examine(self, step: int) -> Manifest | str:
@@ -141,14 +167,14 @@ class CheckpointStore:
         try:
             return manifest.verify(folder)
         except TornError:
-            if self._home is None or folder.name not in self._home.names():
+            if self._mirror is None or folder.name not in self._mirror.names():
                 raise
         self._notify(f"fetching checkpoint {step}")
         partial = self._root / f".partial-{step}" / folder.name
         with writing("checkpoints", _FIELD):
             shutil.rmtree(partial.parent, ignore_errors=True)
             partial.mkdir(parents=True)
-            self._home.fetch(folder.name, partial)
+            self._mirror.fetch(folder.name, partial)
             verified = manifest.verify(partial)
             self._put(partial, folder)
         return verified
@@ -157,9 +183,9 @@ class CheckpointStore:
         partial, folder = self._root / f".partial-{facts.step}" / f"checkpoint-{facts.step}", self.folder(facts.step)
         sealed = manifest.seal(partial, facts)
         self._put(partial, folder)
-        if self._home is not None:
+        if self._mirror is not None:
             self._notify(f"copying checkpoint {facts.step}")
-            self._home.store(folder, folder.name)
+            self._mirror.store(folder, folder.name)
         self._refs[facts.step] = self._ref(sealed)
         log.logger().info("checkpoint saved", step=facts.step, bytes=sealed.bytes, uri=self._uri(facts.step))
 
@@ -168,7 +194,7 @@ class CheckpointStore:
         if folder.exists():
             folder.rename(partial.parent / "replaced")
         partial.rename(folder)
-        manifest.sync(self._root)
+        sync(self._root)
         shutil.rmtree(partial.parent)
 
     def _rotate(self) -> None:
@@ -178,8 +204,8 @@ class CheckpointStore:
             if step in kept or self._may_still_serve(step, kept):
                 continue
             shutil.rmtree(self.folder(step), ignore_errors=True)
-            if self._home is not None:
-                self._home.forget(f"checkpoint-{step}")
+            if self._mirror is not None:
+                self._mirror.remove(f"checkpoint-{step}")
             self._refs.pop(step, None)
 
     def _may_still_serve(self, step: int, kept: list[int]) -> bool:
@@ -197,4 +223,4 @@ class CheckpointStore:
 
     def _uri(self, step: int) -> str:
         name = f"checkpoint-{step}"
-        return self._home.uri_of(name) if self._home is not None else (self._root / name).absolute().as_uri()
+        return self._mirror.uri_of(name) if self._mirror is not None else (self._root / name).absolute().as_uri()

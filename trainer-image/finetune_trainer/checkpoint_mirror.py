@@ -43,7 +43,7 @@ class CheckpointMirror:
         for file in self._files(name):
             self._folder.get(f"{name}/{file}", folder / file)
 
-    def forget(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         self._folder.remove(f"{name}/{MANIFEST}")
         for file in self._files(name):
             self._folder.remove(f"{name}/{file}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,26 +34,9 @@ class Handshake:
         return self.scratch / "accelerate.yaml"
 
     def reset(self) -> None:
-        """Forget what an earlier attempt in the same scratch folder left behind."""
+        """Remove what an earlier attempt in the same scratch folder left behind."""
         self.results.mkdir(parents=True, exist_ok=True)
         self.stop_file.unlink(missing_ok=True)
         self.progress_file.unlink(missing_ok=True)
         for old in self.results.iterdir():
             old.unlink()
-
-
-def replace_file(target: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part. Not fsynced.
-
-    Raises OSError when the folder cannot be written.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        Path(name).chmod(0o644)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

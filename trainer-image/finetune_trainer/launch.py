@@ -1,4 +1,4 @@
-"""`python -m finetune_trainer.launch`: brings this pod's ranks up, with a configuration that a person can use again.
+"""`python -m finetune_trainer.launch`: starts this pod's ranks, with a configuration that a person can use again.
 
 One process trains alone and needs no launcher. More are started by `accelerate launch`, in this very process.
 """
@@ -7,26 +7,30 @@ from __future__ import annotations
 
 import os
 import runpy
-import socket
 import sys
-import time
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import yaml
 
 from finetune_trainer import log, trained
+from finetune_trainer.atomic import replace_file
 from finetune_trainer.contract import RENDEZVOUS_PORT, Device, Env, RunConfig, Stage
-from finetune_trainer.errors import PeerLost, StageError
-from finetune_trainer.handshake import Handshake, replace_file
+from finetune_trainer.errors import Interrupted, StageError
+from finetune_trainer.handshake import Handshake
+from finetune_trainer.rendezvous import Place, meet
 from finetune_trainer.report import Reporter
 from finetune_trainer.result import leave
 from finetune_trainer.runconfig import node_rank, read_config
 from finetune_trainer.worker import die_with_parent
 from finetune_trainer.workspace import Paths
 
-RENDEZVOUS_SECONDS: Final = 300
-"""How long a pod waits for rank 0's name and port: pods start in any order, and images take their time."""
+RENDEZVOUS_SECONDS: Final = 120
+"""How long torch's rendezvous waits. It begins when all pods are there, so one that is missing now is lost."""
+
+_ASK_EVERY_SECONDS: Final = 0.1
 
 WORKER: Final = "finetune_trainer.train"
 
@@ -63,14 +67,36 @@ def _launch(config: RunConfig, files: Handshake) -> None:
         return
     from accelerate.commands import launch as accelerate  # noqa: PLC0415 - seconds that one process need not wait
 
-    reporter = Reporter(Stage.TRAIN, files.progress_file)
     try:
-        await_rendezvous(config, os.environ, reporter.notify)
+        with ending_when_asked(files):
+            meet(Place.of(config, os.environ), Reporter(Stage.TRAIN, files.progress_file))
     except StageError as error:
         leave(files.results, 0, error.result(Stage.TRAIN))
         sys.exit(error.exit_code)
-    sys.argv = ["accelerate-launch", "--config_file", str(files.launch_config), "--module", WORKER]
+    patience = ["--rdzv_conf", f"timeout={RENDEZVOUS_SECONDS}"]
+    sys.argv = ["accelerate-launch", "--config_file", str(files.launch_config), *patience, "--module", WORKER]
     accelerate.main()
+
+
+@contextmanager
+def ending_when_asked(files: Handshake) -> Iterator[None]:
+    """While the block waits, for whatever it is, the wish to stop ends this process at once as interrupted."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_ASK_EVERY_SECONDS):
+            if files.stop_file.exists():
+                error = Interrupted("asked to stop while it was waiting for the other pods; nothing is lost")
+                leave(files.results, 0, error.result(Stage.TRAIN))
+                os._exit(error.exit_code)
+
+    thread = threading.Thread(target=watch, name="stop", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def launch_config(config: RunConfig, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -97,32 +123,6 @@ def launch_config(config: RunConfig, environ: Mapping[str, str]) -> dict[str, An
         "enable_cpu_affinity": False,
         "debug": False,
     }
-
-
-def await_rendezvous(config: RunConfig, environ: Mapping[str, str], notify: Callable[[str], None]) -> None:
-    """Wait until rank 0's host name resolves and, on the other pods, its port answers. Raises PeerLost."""
-    if config.topology.nodes == 1:
-        return
-    host = environ.get(Env.MASTER_ADDR) or ""
-    port = int(environ.get(Env.MASTER_PORT) or RENDEZVOUS_PORT)
-    deadline = time.monotonic() + RENDEZVOUS_SECONDS
-    notify(f"waiting for rank 0 at {host}:{port}")
-    while (trouble := _rendezvous_trouble(host, port, must_answer=node_rank(environ) > 0)) is not None:
-        if time.monotonic() > deadline:
-            raise PeerLost(f"rank 0 at {host}:{port} did not appear within {RENDEZVOUS_SECONDS} s: {trouble}")
-        time.sleep(0.2)
-    notify("joining the other ranks")
-
-
-def _rendezvous_trouble(host: str, port: int, *, must_answer: bool) -> str | None:
-    try:
-        if not must_answer:
-            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            return None
-        with socket.create_connection((host, port), timeout=2):
-            return None
-    except OSError as error:
-        return str(error)
 
 
 if __name__ == "__main__":

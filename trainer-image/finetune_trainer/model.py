@@ -34,16 +34,6 @@ class ModelFiles:
         return {} if self.gguf is None else {"gguf_file": self.gguf}
 
 
-@dataclass(frozen=True)
-class ModelFacts:
-    """What the headers say."""
-
-    parameters: int | None
-    """None where the files have no headers that tell (pickled weights)."""
-    adapter_parameters: int | None
-    """Parameters that the job's adapter adds; None for a job that trains the whole model."""
-
-
 def fetch_model(config: RunConfig, paths: Paths, notify: Notify) -> Path:
     """The base model's folder or file, downloaded unless it is here. Raises `NotFound` or `CannotWrite`."""
     address = _address(config, paths)
@@ -57,15 +47,16 @@ def model_revision(config: RunConfig, paths: Paths) -> str | None:
     return _fetched(config, paths).revision
 
 
-def inspect_model(config: RunConfig, paths: Paths) -> ModelFacts:
+def inspect_model(config: RunConfig, paths: Paths) -> int | None:
     """Checks all that can be checked without weights: configuration, `modelConfig`, and where the adapter goes.
 
+    The number of the model's parameters, None where its files have no headers that tell (pickled weights).
     Raises `InvalidConfig`. Expects the model to be fetched.
     """
     files = model_files(config, paths)
     model_config = load_config(config, paths)
-    adapter = _adapter_parameters(config, model_config)
-    return ModelFacts(parameter_count(files), adapter)
+    _try_adapter(config, model_config)
+    return parameter_count(files)
 
 
 def model_files(config: RunConfig, paths: Paths) -> ModelFiles:
@@ -106,7 +97,7 @@ def load_config(config: RunConfig, paths: Paths) -> Any:
     except (OSError, ValueError, KeyError, TypeError) as error:
         if "trust_remote_code" in str(error):
             raise InvalidConfig(
-                "the model brings its own code",
+                "the model provides code of its own",
                 field="spec.model.trustRemoteCode",
                 advice="set it to true if you trust the model's authors",
             ) from error
@@ -191,23 +182,22 @@ def _tensor_elements(shard: Path) -> int:
         ) from error
 
 
-def _adapter_parameters(config: RunConfig, model_config: Any) -> int | None:
+def _try_adapter(config: RunConfig, model_config: Any) -> None:
     """Puts the adapter into a model without storage: target modules that do not exist fail here, not on a GPU."""
     import torch  # noqa: PLC0415
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
     adapter = build_peft_config(config.training)
     if adapter is None or adapter.init_lora_weights is not True:  # other initialisations read the weights
-        return None
+        return
     import peft  # noqa: PLC0415
 
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(model_config, trust_remote_code=config.model.trust_remote_code)
-            adapted = peft.get_peft_model(model, adapter)
+            peft.get_peft_model(model, adapter)
     except (ValueError, TypeError, KeyError) as error:
         raise InvalidConfig(f"peftConfig does not fit the model: {error}", field="spec.training.peftConfig") from error
-    return sum(int(parameter.numel()) for parameter in adapted.parameters() if parameter.requires_grad)
 
 
 def _without_gguf(model: Any) -> Any:
@@ -243,7 +233,7 @@ def _try_template(tokenizer: Any) -> None:
         raise InvalidConfig(
             f"the chat template cannot be rendered: {error}",
             field="spec.training.chatTemplate",
-            advice="give a Jinja template over `messages`, `add_generation_prompt`, `bos_token` and `eos_token`",
+            advice="set it to a Jinja template over `messages`, `add_generation_prompt`, `bos_token` and `eos_token`",
         ) from error
 
 

@@ -8,6 +8,7 @@ from finetune_trainer.data import PreparedDataset, load_prepared, prepare_datase
 from finetune_trainer.data.store import read_receipt
 from finetune_trainer.errors import InvalidData
 from finetune_trainer.model import fetch_model, inspect_model, model_revision
+from finetune_trainer.resume import CheckpointSource
 from finetune_trainer.uris import Address, Notify
 from finetune_trainer.uris.folder import open_folder
 from finetune_trainer.workspace import Paths
@@ -18,17 +19,21 @@ def run(config: RunConfig, paths: Paths, notify: Notify) -> Result:
     notify("checking the configuration")
     validate_blocks(config.training)
     _probe_targets(config, paths)
+    source = CheckpointSource.of(config, paths)
+    resume_from = source.newest(notify) if source is not None else None
     fetch_model(config, paths, notify)
     notify("inspecting the model")
-    facts = inspect_model(config, paths)
+    parameters = inspect_model(config, paths)
     prepared = prepare_dataset(config, paths, notify).model_copy(
-        update={"model_revision": model_revision(config, paths), "model_parameters": facts.parameters}
+        update={"model_revision": model_revision(config, paths), "model_parameters": parameters}
     )
+    if resume_from is not None:
+        resume_from.check(config, prepared)
     return Result(stage=Stage.PREPARE, exit_code=ExitCode.OK, message=_summary(prepared), prepared=prepared)
 
 
 def ensure_prepared(config: RunConfig, paths: Paths, notify: Notify) -> PreparedDataset:
-    """The dataset for the train stage; made again when the workspace did not outlive the prepare stage's pod.
+    """The dataset for the train stage; prepared again when the workspace did not outlive the prepare stage's pod.
 
     Raises `InvalidData` when the rows are not those that the prepare stage saw.
     """
@@ -41,7 +46,7 @@ def ensure_prepared(config: RunConfig, paths: Paths, notify: Notify) -> Prepared
         raise InvalidData(
             "the dataset is not the one that was prepared: its tokenised rows have another digest",
             field="spec.datasets[0].uri",
-            advice="pin the dataset's revision, or give the job a workspace that outlives its pods",
+            advice="pin the dataset's revision, or set spec.workspace so that it outlives the pods",
         )
     return load_prepared(paths)
 

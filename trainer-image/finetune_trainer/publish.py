@@ -33,7 +33,7 @@ def run(config: RunConfig, paths: Paths, notify: Notify) -> Result:
         notify(f"{config.output.uri} is complete already")
         compared = [Sample.model_validate(row) for row in json.loads(output.read(artifact.SAMPLES) or b"[]")]
     else:
-        _bring_weights(config, paths, handover, notify)
+        _load_weights(config, paths, handover, notify)
         fetch_model(config, paths, notify)
         tokenizer = load_tokenizer(config, paths)
         compared = _try(config, paths, tokenizer, notify)
@@ -63,7 +63,7 @@ def _published_sums(config: RunConfig, output: Folder) -> str | None:
     return stored if stored and is_complete(output, stored) else None
 
 
-def _bring_weights(config: RunConfig, paths: Paths, handover: Folder | None, notify: Notify) -> None:
+def _load_weights(config: RunConfig, paths: Paths, handover: Folder | None, notify: Notify) -> None:
     """Leaves the train stage's weights in the workspace. Raises `InvalidData` for any others."""
     if config.trained is None:
         raise Internal("the publish stage was started without a trained model")
@@ -77,7 +77,7 @@ def _bring_weights(config: RunConfig, paths: Paths, handover: Folder | None, not
         raise InvalidData(
             "the trained weights are not those that the train stage saved: their digest differs",
             field="spec.workspace",
-            advice="give every job a workspace of its own",
+            advice="use a workspace of its own for every job",
         )
 
 

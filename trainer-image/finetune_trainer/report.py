@@ -15,8 +15,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from finetune_trainer import log
+from finetune_trainer.atomic import replace_file
 from finetune_trainer.contract import Progress, Stage
-from finetune_trainer.handshake import replace_file
 
 _GAUGES: Final = {
     "step": ("step", "Optimizer steps done."),

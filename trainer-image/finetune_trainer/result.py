@@ -10,9 +10,9 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from finetune_trainer.atomic import replace_file
 from finetune_trainer.contract import MAX_RESULT_BYTES, ExitCode, Result, Stage
 from finetune_trainer.errors import CannotWrite, Internal, OutOfMemory, PeerLost, StageError
-from finetune_trainer.handshake import replace_file
 
 _PEER_LOST: Final = re.compile(
     r"Connection (closed|reset) by (remote )?peer|DistNetworkError|DistStoreError|DistBackendError|Broken pipe"
@@ -24,7 +24,7 @@ _PEER_LOST: Final = re.compile(
 _OUT_OF_MEMORY: Final = re.compile(
     r"CUDA out of memory|OutOfMemoryError|DefaultCPUAllocator: can't allocate memory|std::bad_alloc|MemoryError"
 )
-_NO_ROOM: Final = re.compile(r"No space left on device|Disk quota exceeded|PytorchStreamWriter failed")
+_NO_SPACE: Final = re.compile(r"No space left on device|Disk quota exceeded|PytorchStreamWriter failed")
 _KILLED_BY: Final = re.compile(r"Signal (\d+) \(SIG\w+\) received by PID|exitcode\s*:\s*-(\d+)")
 _CANNOT_WRITE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _LAST_LINES: Final = 8
@@ -70,8 +70,8 @@ def stage_error(error: BaseException) -> StageError:
         return error
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text):
         return OutOfMemory(text, advice=_MORE_MEMORY)
-    if (isinstance(error, OSError) and error.errno in _CANNOT_WRITE) or _NO_ROOM.search(text):
-        return CannotWrite(text, advice="give the workspace more room, or let the pod's user write there")
+    if (isinstance(error, OSError) and error.errno in _CANNOT_WRITE) or _NO_SPACE.search(text):
+        return CannotWrite(text, advice="enlarge the workspace, or make it writable for the pod's user (fsGroup)")
     if isinstance(error, ConnectionError) or _PEER_LOST.search(text):
         return PeerLost(f"lost contact with another rank ({_first_sentence(text)})", advice=_LOOK_AT_PEERS)
     return Internal(text)
@@ -102,7 +102,7 @@ def of_silence(stage: Stage, status: int, tail: Sequence[str]) -> Result:
         )
     for pattern, kind, message in (
         (_OUT_OF_MEMORY, OutOfMemory, "a worker ran out of memory"),
-        (_NO_ROOM, CannotWrite, "a worker could not write"),
+        (_NO_SPACE, CannotWrite, "a worker could not write"),
         (_PEER_LOST, PeerLost, "lost contact with another rank"),
     ):
         if pattern.search(text):

@@ -34,7 +34,8 @@ from finetune_trainer.gang import COLLECTIVE_TIMEOUT, Gang
 from finetune_trainer.manifest import Facts
 from finetune_trainer.model import load_base_model, load_tokenizer
 from finetune_trainer.prepare import ensure_prepared
-from finetune_trainer.trainer import Trainer
+from finetune_trainer.resume import adopt, agrees_on
+from finetune_trainer.trainer import RunFacts, Trainer, check_shapes
 from finetune_trainer.worker import StageContext, work
 
 
@@ -84,10 +85,13 @@ def _set_up(context: StageContext, gang: Gang, notify: Callable[[str], None], da
         gang,
         run=run,
         keep=config.checkpoints.keep,
-        home=CheckpointMirror.of(config.checkpoints, paths),
+        mirror=CheckpointMirror.of(config.checkpoints, paths),
         notify=notify,
     )
     resume = store.newest()
+    if resume is None and config.checkpoints.resume_from is not None:
+        adopt(config, paths, gang, store, notify)
+        resume = store.newest()
     notify("loading the model")
     stop = StopAndSave(gang, context.files.stop_file, config.checkpoints.every_seconds)
     base = resume[1].base_eval_loss if resume else None
@@ -97,7 +101,8 @@ def _set_up(context: StageContext, gang: Gang, notify: Callable[[str], None], da
         store=store,
         figures=figures,
         method=config.training.method,
-        run=run,
+        facts=RunFacts(run, agrees_on(config, config.prepared) if config.prepared else None),
+        resume=resume[1] if resume else None,
         model=load_base_model(config, paths),
         args=_sft_config(config, paths.checkpoints_dir, evaluates=bool(data.eval), fresh=resume is None),
         train_dataset=data.train,
@@ -228,6 +233,7 @@ def _check_position(facts: Facts, trainer: Trainer, gang: Gang) -> None:
             field="spec.training.trainerConfig.gradient_accumulation_steps",
             advice="keep per_device_train_batch_size x gradient_accumulation_steps x gpus as it was",
         )
+    check_shapes(facts, trainer.model)
     if facts.world_size != gang.size:
         log.logger().warning("resuming on another number of ranks", saved_by=facts.world_size, ranks=gang.size)
 

@@ -4,39 +4,63 @@ from __future__ import annotations
 
 import math
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
+from pydantic import JsonValue
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LambdaLR
 from trl import SFTTrainer
 
+from finetune_trainer import log
 from finetune_trainer.callbacks import ProgressCallback
 from finetune_trainer.checkpoint import CheckpointStore
+from finetune_trainer.checksums import text_sha256
 from finetune_trainer.contract import Method
-from finetune_trainer.errors import Diverged, Internal
+from finetune_trainer.errors import Diverged, Internal, InvalidConfig
 from finetune_trainer.gang import Gang
 from finetune_trainer.manifest import Facts
+from finetune_trainer.resume import FIELD, WITHOUT_IT
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What every checkpoint says of the run that wrote it."""
+
+    run: str
+    agrees_on: dict[str, JsonValue] | None
 
 
 class Trainer(SFTTrainer):  # type: ignore[misc] # trl has no types
-    """Differs from SFTTrainer in four ways, all of them about not losing or spoiling work.
+    """Differs from SFTTrainer in five ways, all of them about not losing or spoiling work.
 
     A checkpoint is put together elsewhere, sealed by a manifest and renamed; the random number states of all ranks
     are gathered, so that only rank 0 writes. A loss or gradient that is not finite ends the run. The model is checked
-    to be wrapped as planned. A quantised model stays one that can be trained and resumed.
+    to be wrapped as planned. A quantised model stays one that can be trained and resumed. Another job's checkpoint is
+    continued with this job's own learning rate.
     """
 
-    def __init__(
-        self, *, gang: Gang, store: CheckpointStore, figures: ProgressCallback, method: Method, run: str, **sft: Any
+    def __init__(  # noqa: PLR0913 - each is one fact about the run
+        self,
+        *,
+        gang: Gang,
+        store: CheckpointStore,
+        figures: ProgressCallback,
+        method: Method,
+        facts: RunFacts,
+        resume: Facts | None,
+        **sft: Any,
     ) -> None:
         super().__init__(**sft)
         self._gang = gang
         self._store = store
         self._figures = figures
         self._method = method
-        self._run = run
+        self._run_facts = facts
+        self._resume = resume
         self._writing_to: Path | None = None
         if method is Method.QLORA:
             _keep_trainable(self.model)
@@ -73,8 +97,10 @@ class Trainer(SFTTrainer):  # type: ignore[misc] # trl has no types
                     advice="lower learning_rate, set max_grad_norm, or raise warmup_steps",
                 )
 
-    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> tuple[torch.nn.Module, Any]:
-        wrapped, dataloader = super()._prepare_for_training(*args, **kwargs)
+    def _prepare_for_training(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[torch.nn.Module, Any]:
+        if self._resume is not None and self._resume.origin is not None:
+            _check_steps(self._resume, max_steps)
+        wrapped, dataloader = super()._prepare_for_training(max_steps, *args, **kwargs)
         distributed = isinstance(wrapped, DistributedDataParallel)
         if distributed != (self._gang.size > 1):
             raise Internal(f"{self._gang.size} ranks were planned, but the model is a {type(wrapped).__name__}")
@@ -84,6 +110,13 @@ class Trainer(SFTTrainer):  # type: ignore[misc] # trl has no types
         if self.args.world_size != self._gang.size:
             raise Internal(f"world size: planned {self._gang.size}, but the trainer sees {self.args.world_size}")
         return wrapped, dataloader
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """After another job's checkpoint, this job's own learning rate, weight decay and so on apply."""
+        groups = [dict(group) for group in self.optimizer.param_groups]
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._resume is not None and self._resume.origin is not None:
+            apply_own_rates(self.optimizer, self.lr_scheduler, groups)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._writing_to.parent) if self._writing_to else str(super()._get_output_dir(trial))
@@ -116,13 +149,53 @@ class Trainer(SFTTrainer):  # type: ignore[misc] # trl has no types
             step=step,
             world_size=size,
             global_batch=self.global_batch,
-            run=self._run,
+            run=self._run_facts.run,
+            agrees_on=self._run_facts.agrees_on,
+            shapes=shapes_digest(self.model),
             rng=tuple(f"rng_state_{rank}.pth" for rank in range(size)) if size > 1 else ("rng_state.pth",),
             epoch=self.state.epoch,
             loss=self._figures.loss,
             eval_loss=self._figures.eval_loss,
             base_eval_loss=self._figures.base_eval_loss,
         )
+
+
+def shapes_digest(model: torch.nn.Module) -> str:
+    """Over the names and shapes of the parameters that are trained: an optimizer's state fits no others."""
+    trained = sorted(f"{name} {tuple(value.shape)}" for name, value in model.named_parameters() if value.requires_grad)
+    return text_sha256("\n".join(trained))
+
+
+def check_shapes(facts: Facts, model: torch.nn.Module) -> None:
+    """Raises InvalidConfig when another job's checkpoint was made by training something else."""
+    if facts.origin is not None and facts.shapes not in (None, shapes_digest(model)):
+        raise InvalidConfig(
+            f"cannot go on from checkpoint {facts.origin}: the parameters that are trained have other names or shapes",
+            field=FIELD,
+            advice=WITHOUT_IT,
+        )
+
+
+def _check_steps(facts: Facts, max_steps: int) -> None:
+    if facts.step > max_steps:
+        raise InvalidConfig(
+            f"cannot go on from checkpoint {facts.origin}: it has done {facts.step} steps, this job has {max_steps}",
+            field=FIELD,
+            advice="raise num_train_epochs or max_steps in spec.training.trainerConfig, or remove resumeFrom",
+        )
+
+
+def apply_own_rates(optimizer: Any, scheduler: Any, groups: list[dict[str, Any]]) -> None:
+    """Give an optimizer whose state was loaded the settings it had before: another job's came with the state."""
+    kept = {"params"} if isinstance(scheduler, LambdaLR) else {"params", "lr", "initial_lr"}
+    for group, before in zip(optimizer.param_groups, groups, strict=True):
+        group.update({key: value for key, value in before.items() if key not in kept})
+    if not isinstance(scheduler, LambdaLR):  # its rate is a state, not a function of the step
+        log.logger().warning("the learning rate goes on from the other job's", scheduler=type(scheduler).__name__)
+        return
+    scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+    for group, base, scale in zip(optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+        group["lr"] = base * scale(scheduler.last_epoch)
 
 
 def _keep_trainable(model: torch.nn.Module) -> None:

@@ -14,7 +14,7 @@ from typing import Final, Self
 from finetune_trainer.contract import PROGRESS_FILE, Env
 from finetune_trainer.errors import CannotWrite, InvalidConfig
 
-_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
+_NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT}
 _DENIED: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -92,7 +92,7 @@ def _folder(environ: Mapping[str, str], variable: Env) -> Path:
 
 def is_full(error: BaseException) -> bool:
     """Whether it is our own disk that refuses, in a call that reads from elsewhere and writes here."""
-    return isinstance(error, OSError) and error.errno in {*_NO_ROOM, errno.EROFS}
+    return isinstance(error, OSError) and error.errno in {*_NO_SPACE, errno.EROFS}
 
 
 @contextmanager
@@ -101,13 +101,14 @@ def writing(what: str, field: str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise CannotWrite(f"no room left for {what}", field=field, advice="give the volume more room") from error
+        if error.errno in _NO_SPACE:
+            advice = "enlarge the volume, or remove files from it"
+            raise CannotWrite(f"no space left for {what}", field=field, advice=advice) from error
         if error.errno in _DENIED:
             raise CannotWrite(
                 f"not allowed to write {what}: {error.strerror}",
                 field=field,
-                advice="let the pod's user write there (fsGroup, access mode)",
+                advice="make it writable for the pod's user (fsGroup, access mode)",
             ) from error
         raise
 

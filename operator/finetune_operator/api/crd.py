@@ -96,6 +96,8 @@ _JOB_COLUMNS: Final = [
     _column("Attempt", ".status.attempt", "integer", priority=1),
     _column("Reason", ".status.reason", priority=1),
 ]
+_JOB_SELECTABLE: Final = [{"jsonPath": ".status.phase"}, {"jsonPath": ".status.reason"}]
+"""What `kubectl get --field-selector` finds jobs by."""
 _TEMPLATE_COLUMNS: Final = [
     _column("Method", ".spec.training.method"),
     _column("Description", ".spec.description"),
@@ -137,6 +139,7 @@ def _definition(kind: type[Resource], schema: Schema, columns: list[Schema]) -> 
     }
     if "status" in schema["properties"]:
         version["subresources"] = {"status": {}}
+        version["selectableFields"] = _JOB_SELECTABLE
     names: Schema = {
         "kind": kind.__name__,
         "listKind": f"{kind.__name__}List",

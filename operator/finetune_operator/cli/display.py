@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from finetune_operator.api.status import JobStatus, Phase
-from finetune_operator.cli.figures import duration
 from finetune_operator.plan.model.plan import EventType, JobEvent
+from finetune_operator.plan.model.text import duration
 from finetune_trainer.contract import Stage
 
 _LINE_EVERY: Final = 10.0

@@ -1,4 +1,4 @@
-"""Numbers and times as a person reads them."""
+"""Numbers as a person reads them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,6 @@ def size(count: int) -> str:
     while value >= 1024 and unit < len(_UNITS) - 1:  # noqa: PLR2004 - binary units
         value, unit = value / 1024, unit + 1
     return f"{value:.0f} B" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
-
-
-def duration(seconds: float) -> str:
-    """A length of time, for example `3m10s`."""
-    whole = max(0, round(seconds))
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    if hours:
-        return f"{hours}h{minutes:02d}m"
-    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
 def count(number: float) -> str:

@@ -8,12 +8,13 @@ from finetune_operator.api.status import JobStatus, Phase, Reason
 from finetune_operator.local.records import PodRecord
 from finetune_trainer.contract import ExitCode
 
-_OF_STAGES: Final = {Reason("".join(part.title() for part in code.name.split("_"))): code for code in ExitCode if code}
+_OF_STAGES: Final = {Reason[code.name]: code for code in ExitCode if code}
 _BEFORE_ANY_STAGE: Final = {
     Reason.TEMPLATE_NOT_FOUND: ExitCode.INVALID_CONFIG,
     Reason.SECRET_NOT_FOUND: ExitCode.NOT_FOUND,
-    Reason.SECRET_UNREADABLE: ExitCode.NOT_FOUND,
     Reason.CLAIM_NOT_FOUND: ExitCode.NOT_FOUND,
+    Reason.RESUME_NOT_FOUND: ExitCode.NOT_FOUND,
+    Reason.NO_OUTPUT: ExitCode.INVALID_CONFIG,
     Reason.INVALID_SPEC: ExitCode.INVALID_CONFIG,
     Reason.REJECTED: ExitCode.INVALID_CONFIG,
 }

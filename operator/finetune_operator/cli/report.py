@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from finetune_operator.api.status import JobStatus, Phase
-from finetune_operator.cli.figures import count, duration, size
+from finetune_operator.api.status import Attempt, JobStatus, Phase
+from finetune_operator.cli.figures import count, size
 from finetune_operator.cli.snippet import snippet
 from finetune_operator.local.artifacts import local_folder
 from finetune_operator.local.folders import JobFolder, shown
+from finetune_operator.plan.model.text import duration
 from finetune_trainer.contract import Artifact, ModelSource, Sample, TrainedModel
 
 
@@ -29,6 +30,8 @@ class RanHere:
 
 def report(console: Console, status: JobStatus, ran_here: RanHere | None = None) -> None:
     """Prints the outcome of a job that has ended. When it ran here, paths are this machine's."""
+    if len(status.attempts) > 1 or any(attempt.gpu_seconds for attempt in status.attempts):
+        console.print(_attempts(status))
     if status.phase is Phase.FAILED:
         _failure(console, status)
         return
@@ -62,6 +65,37 @@ def _numbers(trained: TrainedModel) -> Table:
         f"{count(trained.trainable_parameters)} ({share:.2f} %)",
     )
     return table
+
+
+def _attempts(status: JobStatus) -> Table:
+    """How often training was started, and what each time cost."""
+    title = "Attempts" if status.gpu_seconds is None else f"Attempts: {_gpu_hours(status.gpu_seconds)} GPU-hours"
+    has_gpus = status.gpu_seconds is not None
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    for heading in ("#", "started", "waited", "ran", *(["GPU-hours"] if has_gpus else []), "from step"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("ended by", min_width=12, overflow="fold")
+    for attempt in status.attempts:
+        spent = [_gpu_hours(attempt.gpu_seconds or 0)] if has_gpus else []
+        running, end = attempt.running_since, attempt.end
+        table.add_row(
+            str(attempt.number),
+            f"{attempt.start:%m-%d %H:%M:%S}",
+            duration((running - attempt.start).total_seconds()) if running else "-",
+            duration((end - running).total_seconds()) if running and end else "-",
+            *spent,
+            "-" if attempt.resumed_from_step is None else str(attempt.resumed_from_step),
+            _end(attempt),
+        )
+    return table
+
+
+def _end(attempt: Attempt) -> str:
+    return (attempt.reason or "-") + (f" (exit code {attempt.exit_code})" if attempt.exit_code else "")
+
+
+def _gpu_hours(seconds: int) -> str:
+    return f"{seconds / 3600:.2f}"
 
 
 def _samples(samples: Sequence[Sample]) -> Table:

@@ -1,17 +1,33 @@
-"""Carries out what the planner decided. Every answer goes into the store, so that the next look is not a stale one."""
+"""Carries out what the planner decided. Every answer goes into the store, so that the next look is not a stale one.
+
+Nothing is taken over: a child is created, and one that is there already must be ours.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
 from finetune_operator.api.base import API_VERSION
 from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.status import JobStatus
+from finetune_operator.cluster.children import Relabel, lost_labels
 from finetune_operator.cluster.client import Client, ConflictError, NotFoundError
+from finetune_operator.cluster.jobs import Json
 from finetune_operator.cluster.resolved import ResolvedSpecs
-from finetune_operator.plan.model.names import LABEL_ATTEMPT
-from finetune_operator.plan.model.plan import Action, Apply, DeleteJob, LabelAttempt, Manifest, SetSuspend
+from finetune_operator.plan.model.names import LABEL_JOB_UID, LABEL_QUEUE
+from finetune_operator.plan.model.plan import (
+    Action,
+    Create,
+    DeleteJob,
+    DeletePods,
+    EndJob,
+    Manifest,
+    NameTaken,
+    QueueJob,
+)
 from finetune_operator.runtime.inbox import Inbox
 from finetune_operator.runtime.kinds import (
     BATCH_JOBS,
@@ -21,6 +37,8 @@ from finetune_operator.runtime.kinds import (
     PODS,
     SERVICES,
     JobKey,
+    Kind,
+    controller_of,
 )
 from finetune_operator.runtime.store import Record, Ref, Store, record_of
 from finetune_operator.runtime.workers import TransientError
@@ -31,10 +49,21 @@ _KINDS: Final = {
     ("v1", "PersistentVolumeClaim"): CLAIMS,
     ("batch/v1", "Job"): BATCH_JOBS,
 }
+_AT_ONCE: Final = 16
+_AT_ONCE_OVER: Final = 1
+"""activeDeadlineSeconds of a Job that is to end: it is over as soon as the Job controller looks."""
 
 
 class StaleError(TransientError):
     """The store was behind the cluster; it has been brought up to date, and the job is looked at again."""
+
+
+class NameTakenError(Exception):
+    """An object that is not ours, or that is going, has the name that a child needs."""
+
+    def __init__(self, taken: NameTaken) -> None:
+        super().__init__(f"{taken.kind} {taken.name} belongs to {taken.owner}")
+        self.taken = taken
 
 
 @dataclass(frozen=True)
@@ -47,23 +76,29 @@ class Applier:
     resolved: ResolvedSpecs
 
     async def carry_out(self, key: JobKey, uid: str, action: Action) -> None:
-        """One action on a child of the job with this uid."""
+        """One action on a child of the job with this uid. Raises NameTakenError, RefusedError, TransientError."""
         match action:
-            case Apply():
-                await self._apply(key, uid, action.manifest)
-            case SetSuspend():
-                await self._patch_job(key, action.job, {"spec": {"suspend": action.suspend}})
-            case LabelAttempt():
-                for pod in action.pods:
-                    await self._charge(key, pod, action.attempt)
+            case Create():
+                await self._create(key, uid, action.manifest)
+            case QueueJob():
+                await self._patch_job(
+                    key, action.job, action.uid, {"metadata": {"labels": {LABEL_QUEUE: action.queue}}}
+                )
+            case EndJob():
+                await self._end_job(key, action)
             case DeleteJob():
-                await self._delete_job(key, action.job)
+                await self._delete(BATCH_JOBS, Ref(key.namespace, action.job), action.uid, "Foreground")
+            case DeletePods():
+                await self._delete_pods(key, action.pods)
             case _:
                 assert_never(action)
 
+    async def relabel(self, key: JobKey, job: Relabel) -> None:
+        """Gives a Job the labels back by which it is watched."""
+        await self._patch_job(key, job.name, job.uid, {"metadata": {"labels": job.labels}})
+
     async def write_status(self, key: JobKey, job: FineTuneJob, status: JobStatus) -> None:
-        """Replaces the status, if the job is still as it was when the status was decided."""
-        path = FINETUNE_JOBS.path(*key)
+        """Replaces the status, if the job is still as it was when the status was decided. Raises StaleError."""
         metadata = {"name": key.name, "namespace": key.namespace, "uid": job.metadata.uid}
         body = {
             "apiVersion": API_VERSION,
@@ -71,57 +106,117 @@ class Applier:
             "metadata": metadata | {"resourceVersion": job.metadata.resource_version},
             "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
         }
-        try:
-            self.inbox.seen(record_of(FINETUNE_JOBS, await self.client.apply(f"{path}/status", body)))
-        except ConflictError as error:
-            self.inbox.seen(record_of(FINETUNE_JOBS, await self.client.get(path)))
-            raise StaleError(f"the job had changed: {error.message}") from error
-        except NotFoundError:
-            self.inbox.gone(FINETUNE_JOBS, Ref(*key), job.metadata.uid)
+        path = FINETUNE_JOBS.path(*key)
+        await self._written(key, job.metadata.uid, self.client.apply(f"{path}/status", body))
 
-    async def _apply(self, key: JobKey, uid: str, manifest: Manifest) -> None:
+    async def patch_status(self, key: JobKey, uid: str, version: int, changes: Mapping[str, Any]) -> None:
+        """Changes some fields of the status of a job that this operator cannot read as a whole. Raises StaleError."""
+        body = {"metadata": {"uid": uid, "resourceVersion": str(version)}, "status": changes}
+        await self._written(key, uid, self.client.merge(f"{FINETUNE_JOBS.path(*key)}/status", body))
+
+    async def _written(self, key: JobKey, uid: str, writing: Any) -> None:
+        try:
+            self.inbox.seen(record_of(FINETUNE_JOBS, await writing))
+        except ConflictError as error:
+            self.inbox.seen(record_of(FINETUNE_JOBS, await self.client.get(FINETUNE_JOBS.path(*key))))
+            raise StaleError(f"the job had changed: {error.message}") from error
+        except NotFoundError as error:
+            self.inbox.gone(FINETUNE_JOBS, Ref(*key), uid)
+            raise StaleError("the job is gone") from error
+
+    async def _create(self, key: JobKey, uid: str, manifest: Manifest) -> None:
         kind = _KINDS[manifest["apiVersion"], manifest["kind"]]
-        answer = await self.client.apply(kind.path(key.namespace, manifest["metadata"]["name"]), manifest)
+        try:
+            answer = await self.client.create(kind.path(key.namespace), manifest)
+        except ConflictError as error:
+            answer = await self._existing(kind, key, manifest, error)
+            if _is_going(answer) or not _is_ours(answer, uid, manifest):
+                raise NameTakenError(_taken(key, uid, manifest, answer)) from error
+            if kind is BATCH_JOBS:
+                await self._find(key, answer)
         if kind is BATCH_JOBS:
             self.inbox.seen(record_of(BATCH_JOBS, answer))
         elif kind is CONFIG_MAPS:
-            self.resolved.applied(key, uid, answer)
+            self.resolved.created(key, uid, answer)
 
-    async def _patch_job(self, key: JobKey, name: str, patch: dict[str, Any]) -> None:
-        record = self.store.get(BATCH_JOBS, key.namespace, name)
-        if record is None:
-            raise StaleError(f"the Job {name} is gone")
-        await self._patch(record, patch)
-
-    async def _charge(self, key: JobKey, name: str, attempt: int) -> None:
-        record = self.store.get(PODS, key.namespace, name)
-        if record is not None:
-            await self._patch(record, {"metadata": {"labels": {LABEL_ATTEMPT: str(attempt)}}})
-
-    async def _patch(self, record: Record, patch: dict[str, Any]) -> None:
-        """Patches the very object that the store knows, not another that has its name by now."""
-        guarded = {**patch, "metadata": {**patch.get("metadata", {}), "uid": record.uid}}
+    async def _existing(self, kind: Kind, key: JobKey, manifest: Manifest, error: ConflictError) -> Json:
         try:
-            answer = await self.client.merge(record.kind.path(*record.ref), guarded)
+            found: Json = await self.client.get(kind.path(key.namespace, manifest["metadata"]["name"]))
+        except NotFoundError:  # it went just now, or it was something else that conflicted (a quota being counted)
+            raise StaleError(str(error)) from error
+        return found
+
+    async def _find(self, key: JobKey, answer: Json) -> None:
+        """A Job of ours that the store has not heard of: of a write whose answer was lost, or without its labels."""
+        self.inbox.seen(record_of(BATCH_JOBS, answer))
+        if lost := lost_labels(answer):
+            await self.relabel(key, lost)
+        raise StaleError(f"the Job {answer['metadata']['name']} is there already")
+
+    async def _end_job(self, key: JobKey, action: EndJob) -> None:
+        """What has ended by itself, or is gone, needs no end."""
+        try:
+            await self._patch_job(key, action.job, action.uid, {"spec": {"activeDeadlineSeconds": _AT_ONCE_OVER}})
+        except StaleError:
+            return
+
+    async def _patch_job(self, key: JobKey, name: str, uid: str, patch: dict[str, Any]) -> None:
+        """Patches the Job with this uid, not another that has its name by now."""
+        guarded = {**patch, "metadata": {**patch.get("metadata", {}), "uid": uid}}
+        try:
+            answer = await self.client.merge(BATCH_JOBS.path(key.namespace, name), guarded)
         except (NotFoundError, ConflictError) as error:
-            self._forget(record)
-            raise StaleError(
-                f"{record.kind.plural} {record.ref.name} is gone or is another: {error.message}"
-            ) from error
-        self.inbox.seen(record_of(record.kind, answer))
+            await self._look_again(BATCH_JOBS, Ref(key.namespace, name), uid)
+            raise StaleError(f"the Job {name} is gone or is another: {error.message}") from error
+        self.inbox.seen(record_of(BATCH_JOBS, answer))
 
-    async def _delete_job(self, key: JobKey, name: str) -> None:
-        """Foreground: the Job stays, marked as deleted, until its pods have had their time to checkpoint."""
-        record = self.store.get(BATCH_JOBS, key.namespace, name)
-        if record is None:
-            return
+    async def _delete_pods(self, key: JobKey, names: tuple[str, ...]) -> None:
+        known = [self.store.get(PODS, key.namespace, name) for name in names]
+        limit = asyncio.Semaphore(_AT_ONCE)
+        deletions = (self._delete_pod(record, limit) for record in known if record is not None)
+        for error in await asyncio.gather(*deletions, return_exceptions=True):
+            if error is not None:
+                raise error
+
+    async def _delete_pod(self, record: Record, limit: asyncio.Semaphore) -> None:
+        async with limit:
+            await self._delete(PODS, record.ref, record.uid, "Background")
+
+    async def _delete(self, kind: Kind, ref: Ref, uid: str, propagation: str) -> None:
+        """What is deleted stays, marked as such, until its time to checkpoint is over (a Job: that of its pods)."""
         try:
-            answer = await self.client.delete(record.kind.path(*record.ref), record.uid, "Foreground")
+            answer = await self.client.delete(kind.path(*ref), uid, propagation)
         except (NotFoundError, ConflictError):
-            self._forget(record)
+            await self._look_again(kind, ref, uid)
             return
-        if answer.get("kind") == "Job":
-            self.inbox.seen(record_of(BATCH_JOBS, answer))
+        if answer.get("kind") in {"Job", "Pod"}:
+            self.inbox.seen(record_of(kind, answer))
 
-    def _forget(self, record: Record) -> None:
-        self.inbox.gone(record.kind, record.ref, record.uid)
+    async def _look_again(self, kind: Kind, ref: Ref, uid: str) -> None:
+        """Brings the store up to date with an object that is not what the store says."""
+        try:
+            record = record_of(kind, await self.client.get(kind.path(*ref)))
+        except NotFoundError:
+            self.inbox.gone(kind, ref, uid)
+            return
+        if record.uid != uid:
+            self.inbox.gone(kind, ref, uid)
+        self.inbox.seen(record)
+
+
+def _is_going(found: Json) -> bool:
+    return "deletionTimestamp" in found["metadata"]
+
+
+def _is_ours(found: Json, uid: str, manifest: Manifest) -> bool:
+    """By its controller; a claim that outlives its job has none, and tells by a label for which job it was made."""
+    if manifest["metadata"].get("ownerReferences"):
+        return bool(controller_of(found).get("uid") == uid)
+    return bool((found["metadata"].get("labels") or {}).get(LABEL_JOB_UID) == uid)
+
+
+def _taken(key: JobKey, uid: str, manifest: Manifest, found: Json) -> NameTaken:
+    owner = controller_of(found)
+    words = f"{owner.get('kind', 'an object')} {owner.get('name', '')}, uid {owner['uid']}" if owner else "nobody"
+    of_earlier = owner.get("kind") == "FineTuneJob" and owner.get("name") == key.name and owner.get("uid") != uid
+    return NameTaken(manifest["kind"], manifest["metadata"]["name"], words, is_going=_is_going(found) or of_earlier)

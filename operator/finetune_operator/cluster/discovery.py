@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from finetune_operator.cluster.client import Client, NotFoundError, UnavailableError
+from finetune_operator.cluster.client import ApiError, Client, NotFoundError
 from finetune_operator.runtime.kinds import CLUSTER_TEMPLATES, FINETUNE_JOBS, TEMPLATES
 
 _log = structlog.get_logger(__name__)
@@ -30,9 +30,9 @@ async def _missing(client: Client) -> str:
         found = await client.get(FINETUNE_JOBS.root)
     except NotFoundError:
         found = {"resources": []}
-    except UnavailableError as error:
-        return f"the API server does not answer: {error}"
-    absent = _OWN - {resource["name"] for resource in found["resources"]}
+    except ApiError as error:
+        return f"the API server does not say which kinds it has: {error}"
+    absent = _OWN - {resource["name"] for resource in found.get("resources") or ()}
     if not absent:
         return ""
     return (

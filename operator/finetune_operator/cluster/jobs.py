@@ -6,48 +6,49 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from finetune_operator.plan.model.names import LABEL_STAGE
+from finetune_operator.plan.model.names import LABEL_ATTEMPT, LABEL_QUEUE
 from finetune_operator.plan.model.observed import PodState, StageJob
-from finetune_trainer.contract import Stage
 
 Json = Mapping[str, Any]
-_STAGES: Final = {stage.value: stage for stage in Stage}
-
-
-def stage_of(job: Json) -> Stage | None:
-    """The stage that a Job runs."""
-    return _STAGES.get((job["metadata"].get("labels") or {}).get(LABEL_STAGE, ""))
+_SETTLED: Final = ("Complete", "Failed", "FailureTarget", "SuccessCriteriaMet")
 
 
 def stage_job(job: Json, pods: tuple[PodState, ...]) -> StageJob:
     """A Job's JSON and its pods as a StageJob."""
-    metadata, status = job["metadata"], job.get("status", {})
+    metadata, spec, status = job["metadata"], job.get("spec", {}), job.get("status", {})
+    labels = metadata.get("labels") or {}
+    attempt = labels.get(LABEL_ATTEMPT, "")
     failed = _condition(status, "Failed")
     return StageJob(
         name=metadata["name"],
         uid=metadata["uid"],
         created=datetime.fromisoformat(metadata["creationTimestamp"]),
-        suspended=bool(job.get("spec", {}).get("suspend")),
+        attempt=int(attempt) if attempt.isdecimal() else 1,
+        completions=spec.get("completions") or 1,
+        suspended=bool(spec.get("suspend")),
         active=status.get("active") or 0,
         terminating=status.get("terminating") or 0,
         complete=_condition(status, "Complete") is not None,
         failed=failed is not None,
         failure=_words(failed or {}),
         deleting="deletionTimestamp" in metadata,
+        ending="activeDeadlineSeconds" in spec,
+        queued=LABEL_QUEUE in labels,
         pods=tuple(sorted(pods, key=lambda pod: (pod.index, pod.created, pod.name))),
     )
 
 
-def lacks_pods(job: Json, pods: int) -> bool:
-    """Whether a Job that should run has no pods: only its events can say why."""
+def lacks_pod(job: Json, pods: tuple[PodState, ...]) -> int | None:
+    """The first rank without a pod in a Job that should have one for each: only the Job's events can say why.
+
+    None where pods have ended: the Job controller waits before it makes the next, and that is no problem.
+    """
     status, spec = job.get("status", {}), job.get("spec", {})
-    settled = any(_condition(status, done) for done in ("Complete", "Failed", "FailureTarget", "SuccessCriteriaMet"))
-    return not (pods or settled or spec.get("suspend") or "deletionTimestamp" in job["metadata"])
-
-
-def is_owned_by(child: Json, uid: str) -> bool:
-    """Whether the object with this uid is an owner of the child."""
-    return any(owner.get("uid") == uid for owner in child["metadata"].get("ownerReferences") or ())
+    settled = any(_condition(status, done) for done in _SETTLED)
+    if settled or spec.get("suspend") or "deletionTimestamp" in job["metadata"] or any(pod.ended for pod in pods):
+        return None
+    there = {pod.index for pod in pods}
+    return next((index for index in range(spec.get("completions") or 1) if index not in there), None)
 
 
 def _condition(status: Json, wanted: str) -> Json | None:

@@ -2,28 +2,77 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 from finetune_operator.cluster.client import Client, RefusedError
 from finetune_operator.cluster.jobs import Json
-from finetune_operator.runtime.kinds import EVENTS
+from finetune_operator.runtime.kinds import EVENTS, JobKey
 
-POD_REASONS: Final = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox"})
-JOB_REASONS: Final = frozenset({"FailedCreate"})
+_REASONS: Final = frozenset(
+    {"FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox", "FailedCreate"}
+)
+"""Of pods; the last one is of Jobs."""
+REMEMBERED_SECONDS: Final = 15.0
+_MOST: Final = "20"
 
 
-async def latest_warning(client: Client, namespace: str, uid: str, reasons: frozenset[str]) -> str | None:
-    """The newest warning about the object with this uid, in Kubernetes' own words."""
-    query = [("fieldSelector", f"involvedObject.uid={uid},type=Warning"), ("limit", "100")]
-    try:
-        found = await client.get(EVENTS.path(namespace), query)
-    except RefusedError:
-        return None
-    told = [event for event in found["items"] if event.get("reason") in reasons]
-    if not told:
-        return None
-    newest = max(told, key=_moment)
-    return f"{newest['reason']}: {newest.get('message', '')}"
+class Warned(NamedTuple):
+    """One of several objects, and the newest warning about it in Kubernetes' own words."""
+
+    uid: str
+    words: str | None
+
+
+class _Answer(NamedTuple):
+    asked_at: float
+    group: str
+    warned: Warned
+
+
+class LatestWarnings:
+    """Warnings about Jobs and pods; one question for a whole gang, and one answer a job is remembered for a while."""
+
+    def __init__(self, client: Client, clock: Callable[[], float]) -> None:
+        self._client = client
+        self._clock = clock
+        self._answers: dict[JobKey, _Answer] = {}
+
+    async def about_one_of(self, key: JobKey, group: str, uids: Sequence[str]) -> Warned:
+        """What is said about one of these objects. One with a warning is asked about again, else the next in turn.
+
+        `group` is the uid of the Job that they belong to, or that they are.
+        """
+        known = self._answers.get(key)
+        if known is not None and known.group != group:
+            known = None
+        if known is not None and known.warned.uid in uids and self._clock() < known.asked_at + REMEMBERED_SECONDS:
+            return known.warned
+        uid = _next(uids, known.warned if known else None)
+        warned = Warned(uid, await self._ask(key.namespace, uid))
+        self._answers[key] = _Answer(self._clock(), group, warned)
+        return warned
+
+    def forget(self, key: JobKey) -> None:
+        self._answers.pop(key, None)
+
+    async def _ask(self, namespace: str, uid: str) -> str | None:
+        query = [("fieldSelector", f"involvedObject.uid={uid},type=Warning"), ("limit", _MOST)]
+        try:
+            found = await self._client.get(EVENTS.path(namespace), query)
+        except RefusedError:
+            return None
+        told = [event for event in found["items"] if event.get("reason") in _REASONS]
+        if not told:
+            return None
+        newest = max(told, key=_moment)
+        return f"{newest['reason']}: {newest.get('message', '')}"
+
+
+def _next(uids: Sequence[str], before: Warned | None) -> str:
+    if before is None or before.uid not in uids:
+        return uids[0]
+    return before.uid if before.words else uids[(uids.index(before.uid) + 1) % len(uids)]
 
 
 def _moment(event: Json) -> str:

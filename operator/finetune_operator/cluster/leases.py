@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_operator.cluster.client import ApiError, Client, NotFoundError
+from finetune_operator.runtime.kinds import object_name
 from finetune_operator.runtime.lease import LeaseState, LeaseUnavailableError
 
 
@@ -18,8 +19,8 @@ class ClusterLease:
 
     def __init__(self, client: Client, namespace: str, name: str, now: Callable[[], datetime]) -> None:
         self._client = client
-        self._root = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
-        self._name = name
+        self._root = f"/apis/coordination.k8s.io/v1/namespaces/{object_name(namespace)}/leases"
+        self._name = object_name(name)
         self._now = now
         self._newest: dict[str, Any] = {}
 
@@ -70,10 +71,13 @@ class ClusterLease:
 
 
 def _state(lease: dict[str, Any]) -> LeaseState:
-    spec = lease.get("spec", {})
-    return LeaseState(
-        holder=spec.get("holderIdentity") or "",
-        duration=float(spec.get("leaseDurationSeconds") or 1),
-        transitions=int(spec.get("leaseTransitions") or 0),
-        version=lease["metadata"]["resourceVersion"],
-    )
+    try:
+        spec = lease.get("spec", {})
+        return LeaseState(
+            holder=spec.get("holderIdentity") or "",
+            duration=float(spec.get("leaseDurationSeconds") or 1),
+            transitions=int(spec.get("leaseTransitions") or 0),
+            version=lease["metadata"]["resourceVersion"],
+        )
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise LeaseUnavailableError(f"what the API server answered is no Lease: {error!r}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlencode
 
 from finetune_operator.cluster.client import ApiError, Client
 from finetune_operator.plan.model.names import CONTAINER
@@ -24,12 +23,12 @@ class PodLog:
 
     async def more(self) -> list[str]:
         """The lines since the last call; none while the container has not started."""
-        query = {"container": CONTAINER, "timestamps": "true"}
+        query = [("container", CONTAINER), ("timestamps", "true")]
         if self._last:
-            query["sinceTime"] = self._last.partition(".")[0].rstrip("Z") + "Z"
-        path = PODS.path(self.namespace, f"{self.pod}/log?{urlencode(query)}")
+            query.append(("sinceTime", self._last.partition(".")[0].rstrip("Z") + "Z"))
+        path = f"{PODS.path(self.namespace, self.pod)}/log"
         try:
-            text = (await self.client.raw(path, _SECONDS)).decode(errors="replace")
+            text = (await self.client.raw(path, query, _SECONDS, largest=None)).decode(errors="replace")
         except ApiError as error:
             if error.status in (400, 404):  # not started yet; gone
                 return []

@@ -9,35 +9,38 @@ from typing import Final
 
 from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob, FineTuneTemplate, Template
 from finetune_operator.api.spec import TemplateKind
-from finetune_operator.cluster.client import Client
-from finetune_operator.cluster.jobs import Json, is_owned_by, lacks_pods, stage_job, stage_of
-from finetune_operator.cluster.latest_warning import JOB_REASONS, POD_REASONS, latest_warning
+from finetune_operator.cluster.children import Children, FoundJob, Relabel
+from finetune_operator.cluster.client import Client, NotFoundError
+from finetune_operator.cluster.jobs import Json, lacks_pod, stage_job
+from finetune_operator.cluster.latest_warning import REMEMBERED_SECONDS, LatestWarnings
 from finetune_operator.cluster.pods import is_held_up, pod_state
 from finetune_operator.cluster.presence import presence
-from finetune_operator.cluster.resolved import LeftoverError, ResolvedSpecs
+from finetune_operator.cluster.resolved import ResolvedSpecs
+from finetune_operator.plan.model import attempts
 from finetune_operator.plan.model.observed import Observed, PodPhase, PodState, StageJob
 from finetune_operator.plan.resolve.resolver import claim_names, secret_names
-from finetune_operator.runtime.kinds import BATCH_JOBS, CLAIMS, CLUSTER_TEMPLATES, PODS, SECRETS, TEMPLATES, JobKey
+from finetune_operator.runtime.kinds import CLAIMS, CLUSTER_TEMPLATES, FINETUNE_JOBS, SECRETS, TEMPLATES, JobKey
 from finetune_operator.runtime.progress import ProgressBoard
 from finetune_operator.runtime.store import Store
 from finetune_trainer.contract import Progress, Stage
 
 _PATIENCE: Final = timedelta(seconds=3)
 """How long a Job may have no pod, or a pod no container, before its events are asked."""
-_RECHECK_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True)
 class Observation:
     observed: Observed
+    relabel: tuple[Relabel, ...] = ()
+    """Jobs that have to get their labels back, since changes of them are not told of."""
     recheck_after: float | None = None
     """Seconds after which something that is not watched may be different."""
 
 
 @dataclass(frozen=True)
-class _Stages:
-    found: Mapping[Stage, StageJob]
-    recheck_after: float | None
+class _SeenStage:
+    job: StageJob
+    recheck_after: float | None = None
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,16 @@ class Observer:
 
     store: Store
     client: Client
+    children: Children
     resolved: ResolvedSpecs
+    warnings: LatestWarnings
     board: ProgressBoard
 
     async def observe(self, key: JobKey, job: FineTuneJob, now: datetime) -> Observation:
-        """A job and its surroundings. Raises LeftoverError while children of an earlier job are in the way."""
+        """A job and its surroundings."""
         template = self._template(key, job)
         started = job.status is not None and job.status.start_time is not None
-        resolved = await self.resolved.of(key, job.metadata.uid) if started or template else None
+        resolved = await self.resolved.of(key, job.metadata.uid, started=started) if started or template else None
         observed = Observed(job=job, template=template, resolved=resolved)
         if resolved is None and template is not None:
             observed = replace(
@@ -61,9 +66,23 @@ class Observer:
                 secrets=await presence(self.client, SECRETS, key.namespace, secret_names(job)),
                 claims=await presence(self.client, CLAIMS, key.namespace, claim_names(job)),
             )
-        stages = await self._stages(key, job, now)
-        progress = self._progress(key, stages.found)
-        return Observation(replace(observed, stages=stages.found, progress=progress), stages.recheck_after)
+        if template is not None and (resolved is None or _has_new_spec(job)):
+            observed = replace(observed, resume_from=await self._resume_from(key, job))
+        found = {stage: one for stage in Stage if (one := await self.children.job(key, job, stage)) is not None}
+        seen = {stage: await self._stage(key, job, stage, one, now) for stage, one in found.items()}
+        stages = {stage: one.job for stage, one in seen.items()}
+        return Observation(
+            replace(observed, stages=stages, progress=self._progress(key, stages)),
+            tuple(one.relabel for one in found.values() if one.relabel is not None),
+            min((one.recheck_after for one in seen.values() if one.recheck_after is not None), default=None),
+        )
+
+    def forget(self, key: JobKey) -> None:
+        """What is remembered of a job that is over or gone."""
+        self.children.forget(key)
+        self.resolved.forget(key)
+        self.warnings.forget(key)
+        self.board.forget(key)
 
     def _template(self, key: JobKey, job: FineTuneJob) -> Template | None:
         wanted = job.spec.template
@@ -77,43 +96,47 @@ class Observer:
                 return ClusterFineTuneTemplate.model_validate_json(shared.raw)
         return None
 
-    async def _stages(self, key: JobKey, job: FineTuneJob, now: datetime) -> _Stages:
-        found: dict[Stage, StageJob] = {}
-        recheck: float | None = None
-        pods = self.store.children(key, PODS)
-        for batch_job in self.store.children(key, BATCH_JOBS):
-            stage = stage_of(batch_job)
-            if stage is None:
-                continue
-            if not is_owned_by(batch_job, job.metadata.uid):
-                raise LeftoverError(f"the Job {batch_job['metadata']['name']} belongs to an earlier job of this name")
-            own = [pod for pod in pods if is_owned_by(pod, batch_job["metadata"]["uid"])]
-            states = tuple([await self._pod(key, pod, now) for pod in own])
-            if lacks_pods(batch_job, len(own)):
-                states = await self._missing_pod(key, batch_job, now)
-                recheck = _RECHECK_SECONDS if _is_overdue(batch_job, now) else _PATIENCE.total_seconds()
-            elif any(is_held_up(pod) for pod in own):
-                recheck = _RECHECK_SECONDS if any(_is_overdue(pod, now) for pod in own) else _PATIENCE.total_seconds()
-            found[stage] = stage_job(batch_job, states)
-        return _Stages(found, recheck)
+    async def _resume_from(self, key: JobKey, job: FineTuneJob) -> FineTuneJob | None:
+        origin = job.spec.checkpoints.resume_from
+        if origin is None or origin.job is None:
+            return None
+        try:
+            found = await self.client.get(FINETUNE_JOBS.path(key.namespace, origin.job))
+            return FineTuneJob.model_validate(found)
+        except (NotFoundError, ValueError):  # not there, or of a version that cannot be read
+            return None
 
-    async def _pod(self, key: JobKey, pod: Json, now: datetime) -> PodState:
-        state = pod_state(pod)
-        if state.problem or not is_held_up(pod) or not _is_overdue(pod, now):
-            return state
-        words = await latest_warning(self.client, key.namespace, pod["metadata"]["uid"], POD_REASONS)
-        return replace(state, problem=words)
+    async def _stage(self, key: JobKey, job: FineTuneJob, stage: Stage, found: FoundJob, now: datetime) -> _SeenStage:
+        pods = self.children.pods(found.body["metadata"]["uid"])
+        read = _read(found.body, pods.bodies)
+        if not pods.complete or _seems_to_have_lost_pods(job, stage, read):
+            pods = await self.children.live_pods(key, read.uid)
+            read = _read(found.body, pods.bodies)
+        return await self._with_problem(key, found.body, pods.bodies, read, now)
 
-    async def _missing_pod(self, key: JobKey, job: Json, now: datetime) -> tuple[PodState, ...]:
-        """A pod that Kubernetes refused to make stands in the Job's events only: it is shown as one that is pending."""
-        if not _is_overdue(job, now):
-            return ()
-        metadata = job["metadata"]
-        words = await latest_warning(self.client, key.namespace, metadata["uid"], JOB_REASONS)
-        if words is None:
-            return ()
-        created = datetime.fromisoformat(metadata["creationTimestamp"])
-        return (PodState(name=f"{metadata['name']}-0", phase=PodPhase.PENDING, created=created, problem=words),)
+    async def _with_problem(
+        self, key: JobKey, body: Json, pods: tuple[Json, ...], read: StageJob, now: datetime
+    ) -> _SeenStage:
+        """Adds what only events tell: why a pod is not made, or has a node and does not start."""
+        missing = lacks_pod(body, read.pods)
+        told = {pod.name for pod in read.pods if pod.problem}
+        held_up = [pod for pod in pods if is_held_up(pod) and pod["metadata"]["name"] not in told]
+        waiting = ([body] if missing is not None else []) + held_up
+        if not waiting:
+            return _SeenStage(read)
+        overdue = [one["metadata"]["uid"] for one in waiting if _is_overdue(one, now)]
+        if not overdue:
+            return _SeenStage(read, _PATIENCE.total_seconds())
+        warned = await self.warnings.about_one_of(key, read.uid, overdue)
+        if warned.words is None:
+            return _SeenStage(read, REMEMBERED_SECONDS)
+        if warned.uid == read.uid:
+            read = _with_missing_pod(read, missing or 0, warned.words)
+        else:
+            name = next(pod["metadata"]["name"] for pod in pods if pod["metadata"]["uid"] == warned.uid)
+            shown = (replace(pod, problem=warned.words) if pod.name == name else pod for pod in read.pods)
+            read = replace(read, pods=tuple(shown))
+        return _SeenStage(read, REMEMBERED_SECONDS)
 
     def _progress(self, key: JobKey, stages: Mapping[Stage, StageJob]) -> Progress | None:
         report = self.board.newest(key)
@@ -121,6 +144,35 @@ class Observer:
             return None
         alive = {pod.name for stage in stages.values() for pod in stage.pods if not pod.ended}
         return report.progress if report.pod in alive else None
+
+
+def _has_new_spec(job: FineTuneJob) -> bool:
+    return job.status is not None and job.status.observed_generation != job.metadata.generation
+
+
+def _read(job: Json, pods: tuple[Json, ...]) -> StageJob:
+    return stage_job(job, tuple(pod_state(pod) for pod in pods))
+
+
+def _seems_to_have_lost_pods(job: FineTuneJob, stage: Stage, found: StageJob) -> bool:
+    """Whether pods are missing whose loss would end an attempt or repeat a stage."""
+    status = job.status
+    if status is None or status.stage is not stage:
+        return False
+    if found.complete:
+        succeeded = {pod.index for pod in found.pods if pod.phase is PodPhase.SUCCEEDED}
+        return len(succeeded) < found.completions
+    attempt = status.attempts[-1] if status.attempts else None
+    if stage is not Stage.TRAIN or attempt is None or attempt.is_over or attempt.running_since is None:
+        return False
+    present = {pod.index for pod in attempts.pods_of(found, attempt, status.attempts)}
+    return len(present) < found.completions and not (found.failed or found.deleting)
+
+
+def _with_missing_pod(job: StageJob, index: int, words: str) -> StageJob:
+    """A pod that Kubernetes refused to make stands in the Job's events only: it is shown as one that is pending."""
+    pod = PodState(f"{job.name}-{index}", PodPhase.PENDING, job.created, index=index, problem=words)
+    return replace(job, pods=(*job.pods, pod))
 
 
 def _is_overdue(child: Json, now: datetime) -> bool:

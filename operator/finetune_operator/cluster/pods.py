@@ -9,13 +9,13 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from finetune_operator.plan.model.names import CONTAINER, LABEL_ATTEMPT
+from finetune_operator.plan.model.names import CONTAINER
 from finetune_operator.plan.model.observed import PodPhase, PodState
+from finetune_operator.runtime.kinds import INDEX_LABEL
 from finetune_trainer.contract import Result
 
 Json = Mapping[str, Any]
 
-INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
 _PHASES: Final = {phase.value: phase for phase in PodPhase}
 _UNTOLD: Final = frozenset({"Error", "Completed"})
 _STARTING: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
@@ -32,8 +32,8 @@ class PodAddress:
 def pod_state(pod: Json) -> PodState:
     """A pod's JSON as a PodState."""
     metadata, status = pod["metadata"], pod.get("status", {})
-    labels = metadata.get("labels") or {}
-    ended = _terminated(_trainer(status))
+    trainer = _trainer(status)
+    ended = _terminated(trainer)
     words = str(ended.get("message") or "")
     result = _result(words)
     disruption = _condition(status, "DisruptionTarget")
@@ -41,9 +41,10 @@ def pod_state(pod: Json) -> PodState:
         name=metadata["name"],
         phase=_phase(status),
         created=_time(metadata["creationTimestamp"]),
-        index=int(labels.get(INDEX_LABEL) or 0),
-        attempt=int(labels[LABEL_ATTEMPT]) if labels.get(LABEL_ATTEMPT, "").isdigit() else None,
-        deleting="deletionTimestamp" in metadata,
+        index=_index(metadata),
+        node=pod.get("spec", {}).get("nodeName"),
+        ran=_has_run(trainer),
+        gone_by=_time(metadata["deletionTimestamp"]) if metadata.get("deletionTimestamp") else None,
         exit_code=ended.get("exitCode"),
         finished=_time(ended["finishedAt"]) if ended.get("finishedAt") else None,
         result=result,
@@ -57,10 +58,9 @@ def pod_state(pod: Json) -> PodState:
 def address(pod: Json) -> PodAddress | None:
     """The address of a pod that runs and has rank 0."""
     metadata, status = pod["metadata"], pod.get("status", {})
-    index = (metadata.get("labels") or {}).get(INDEX_LABEL, "0")
-    if index != "0" or status.get("phase") != PodPhase.RUNNING or not status.get("podIP"):
+    if _index(metadata) != 0 or status.get("phase") != PodPhase.RUNNING or not status.get("podIP"):
         return None
-    if "running" not in _trainer(status).get("state", {}):
+    if "running" not in (_trainer(status).get("state") or {}):
         return None
     return PodAddress(metadata["name"], status["podIP"])
 
@@ -74,6 +74,18 @@ def is_held_up(pod: Json) -> bool:
     return all(_waiting(container).get("reason", "") in _STARTING for container in containers)
 
 
+def _index(metadata: Json) -> int:
+    """The rank; of a Job that is not Indexed every pod has rank 0."""
+    index = (metadata.get("labels") or {}).get(INDEX_LABEL, "")
+    return int(index) if index.isdecimal() else 0
+
+
+def _has_run(container: Json) -> bool:
+    """Whether a container runs or has run, in this try or one before."""
+    states = (container.get("state") or {}, container.get("lastState") or {})
+    return any("running" in state or "exitCode" in (state.get("terminated") or {}) for state in states)
+
+
 def _phase(status: Json) -> PodPhase:
     return _PHASES.get(status.get("phase", "Pending"), PodPhase.UNKNOWN)
 
@@ -84,11 +96,11 @@ def _trainer(status: Json) -> Json:
 
 
 def _terminated(container: Json) -> Json:
-    return container.get("state", {}).get("terminated") or {}
+    return (container.get("state") or {}).get("terminated") or {}
 
 
 def _waiting(container: Json) -> Json:
-    return container.get("state", {}).get("waiting") or {}
+    return (container.get("state") or {}).get("waiting") or {}
 
 
 def _condition(status: Json, wanted: str) -> Json | None:

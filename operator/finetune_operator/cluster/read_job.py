@@ -15,9 +15,16 @@ from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob
 from finetune_operator.cluster.client import Client, NotFoundError
 from finetune_operator.cluster.config import load, own_namespace
 from finetune_operator.cluster.pods import pod_state
-from finetune_operator.plan.model.names import LABEL_JOB, LABEL_STAGE
+from finetune_operator.plan.model.names import LABEL_JOB, stage_name
 from finetune_operator.plan.model.observed import PodState
-from finetune_operator.runtime.kinds import CLUSTER_TEMPLATES, FINETUNE_JOBS, PODS, TEMPLATES
+from finetune_operator.runtime.kinds import (
+    CLUSTER_TEMPLATES,
+    FINETUNE_JOBS,
+    PODS,
+    TEMPLATES,
+    BadNameError,
+    controller_of,
+)
 from finetune_trainer.contract import Stage
 
 
@@ -48,7 +55,7 @@ class Reader:
         """The job of this name, if there is one."""
         try:
             return FineTuneJob.model_validate(await self.client.get(FINETUNE_JOBS.path(self.namespace, name)))
-        except NotFoundError:
+        except (NotFoundError, BadNameError):
             return None
 
     async def templates(self) -> tuple[Template, ...]:
@@ -64,7 +71,9 @@ class Reader:
     async def pods(self, job: str) -> list[StagePod]:
         """The job's pods that are still there, oldest first."""
         found = await self.client.get(PODS.path(self.namespace), [("labelSelector", f"{LABEL_JOB}={job}")])
-        pods = [StagePod(Stage(pod["metadata"]["labels"][LABEL_STAGE]), pod_state(pod)) for pod in found["items"]]
+        stages = {stage_name(job, stage): stage for stage in Stage}
+        owners = ((controller_of(pod).get("name", ""), pod) for pod in found["items"])
+        pods = [StagePod(stages[owner], pod_state(pod)) for owner, pod in owners if owner in stages]
         return sorted(pods, key=lambda pod: pod.created)
 
 

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import shutil
 import socket
+import uuid
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from finetune_operator.api.resources import FineTuneJob, Template
 from finetune_operator.local import controller
 from finetune_operator.local.folders import JobFolder, write_atomically
-from finetune_operator.local.podspec import Launch, Pod, Surroundings, launch
+from finetune_operator.local.other_runs import job_named
+from finetune_operator.local.podspec import Launch, NotLocalError, Pod, Surroundings, launch
 from finetune_operator.local.process import ATTEMPT_MARK, PodProcess
 from finetune_operator.local.records import ClusterRecord, JobRecord, PodRecord
 from finetune_operator.local.secret_source import SecretSource
 from finetune_operator.plan.manifests.stages import parse_resolved
 from finetune_operator.plan.model.names import LABEL_JOB, LABEL_STAGE, resolved_name
-from finetune_operator.plan.model.observed import Observed, Presence, StageJob
-from finetune_operator.plan.model.plan import Action, Apply, DeleteJob, LabelAttempt, SetSuspend
+from finetune_operator.plan.model.observed import Observed, PodPhase, Presence, StageJob
+from finetune_operator.plan.model.plan import Action, Create, DeleteJob, DeletePods, EndJob, QueueJob
 from finetune_operator.plan.model.resolved import ResolvedSpec
 from finetune_operator.plan.resolve.resolver import claim_names, secret_names
 from finetune_trainer.contract import PROGRESS_FILE, Progress, Stage
+
+_ENDED: Final = "DeadlineExceeded: Job was active longer than specified deadline"
+"""The Job controller's words for a Job that `EndJob` ends."""
 
 
 class LocalCluster:
@@ -52,6 +57,7 @@ class LocalCluster:
 
     def observe(self, job: FineTuneJob, template: Template | None) -> Observed:
         """The job and its surroundings, as the operator would gather them."""
+        earlier = job.spec.checkpoints.resume_from
         return Observed(
             job=job,
             template=template,
@@ -59,6 +65,7 @@ class LocalCluster:
             claims=dict.fromkeys(claim_names(job), Presence.PRESENT),
             resolved=self.resolved(job.metadata.name),
             stages=self.stages(),
+            resume_from=job_named(earlier.job, self._folder) if earlier and earlier.job else None,
             progress=self._progress(),
         )
 
@@ -76,14 +83,16 @@ class LocalCluster:
     def apply(self, action: Action, now: datetime) -> None:
         """Carries out one of the plan's actions. Raises `NotLocalError` for what only a cluster can do."""
         match action:
-            case Apply(manifest):
-                self._apply(manifest, now)
-            case SetSuspend(name, suspend):
-                self._set_suspend(name, suspend, now)
-            case LabelAttempt(pods, attempt):
-                self._charge(pods, attempt)
-            case DeleteJob(name) if name in self._record.jobs:
+            case Create(manifest):
+                self._create(manifest, now)
+            case DeleteJob(name, uid) if self._holds(name, uid):
                 self._record.jobs[name].deleting = True
+            case EndJob(name, uid) if self._holds(name, uid):
+                self._end_job(self._record.jobs[name])
+            case DeletePods(name, pods) if name in self._record.jobs:
+                self._delete_pods(self._record.jobs[name], pods, now)
+            case QueueJob(name, _, queue):
+                raise NotLocalError(f"the Job {name} is to wait in the queue {queue}, which only a cluster has")
         self._save()
 
     def tick(self, now: datetime) -> bool:
@@ -116,10 +125,11 @@ class LocalCluster:
             for pod in job.running:
                 pod.disrupt(now)
 
-    def _apply(self, manifest: Mapping[str, Any], now: datetime) -> None:
+    def _create(self, manifest: Mapping[str, Any], now: datetime) -> None:
+        """What has the name already is this job's own, since nothing else makes objects here: it stays as it is."""
         name = manifest["metadata"]["name"]
         match manifest["kind"]:
-            case "ConfigMap":
+            case "ConfigMap" if not self._folder.config(name).is_dir():
                 for key, text in manifest.get("data", {}).items():
                     write_atomically(self._folder.config(name) / key, text)
             case "PersistentVolumeClaim":
@@ -132,26 +142,32 @@ class LocalCluster:
         job = JobRecord(
             name=metadata["name"],
             stage=Stage(metadata["labels"][LABEL_STAGE]),
-            uid=f"{self._folder.uid()}-{metadata['name']}",
-            created=now,
+            uid=str(uuid.uuid4()),
+            created=now.replace(microsecond=0),
             manifest=manifest,
-            suspended=bool(manifest["spec"].get("suspend", False)),
         )
         launch(manifest, self._pod(job, 0, 0), self._around)
         self._record.jobs[job.name] = job
 
-    def _set_suspend(self, name: str, suspend: bool, now: datetime) -> None:  # noqa: FBT001 - the field's own type
-        job = self._record.jobs.get(name)
-        if job is None or job.suspended == suspend:
-            return
-        job.suspended = suspend
-        job.resumed_at = job.resumed_at if suspend else now
+    def _holds(self, name: str, uid: str) -> bool:
+        return name in self._record.jobs and self._record.jobs[name].uid == uid
 
-    def _charge(self, names: tuple[str, ...], attempt: int) -> None:
-        for job in self._record.jobs.values():
-            for pod in job.pods:
-                if pod.name in names:
-                    pod.attempt = attempt
+    @staticmethod
+    def _end_job(job: JobRecord) -> None:
+        if not job.complete and job.failure is None:
+            job.failure = _ENDED
+
+    def _delete_pods(self, job: JobRecord, names: tuple[str, ...], now: datetime) -> None:
+        """Pods that have failed go at once, those that run when they have stopped."""
+        self._stop([pod for pod in job.running if pod.name in names], now)
+        job.pods = [pod for pod in job.pods if pod.name not in names or pod.phase is not PodPhase.FAILED]
+
+    def _stop(self, pods: list[PodRecord], now: datetime) -> None:
+        for pod in pods:
+            if not pod.deleting:
+                process = self._processes[pod.name]
+                pod.gone_by = now + timedelta(seconds=process.launch.grace_seconds)
+                process.terminate()
 
     def _reap(self, now: datetime) -> bool:
         ended = {name: code for name, process in self._processes.items() if (code := process.poll()) is not None}
@@ -170,9 +186,7 @@ class LocalCluster:
                 for index in indexes:
                     self._start(job, index, now)
             case controller.Stop():
-                for pod in job.running:
-                    pod.deleting = True
-                    self._processes[pod.name].terminate()
+                self._stop(job.running, now)
             case controller.Complete():
                 job.complete = True
             case controller.FailJob(message):
@@ -194,14 +208,16 @@ class LocalCluster:
         with log.open("a", encoding="utf-8") as output:
             output.write(f"{ATTEMPT_MARK}{pod.name} {now:%Y-%m-%dT%H:%M:%SZ}\n")
         self._processes[pod.name] = PodProcess(started, log)
-        job.pods.append(PodRecord(name=pod.name, index=index, created=now))
+        created = now.replace(microsecond=0)
+        job.pods.append(PodRecord(name=pod.name, index=index, created=created, node=socket.gethostname()))
+        job.pods_made += 1
 
     def _pod(self, job: JobRecord, index: int, master_port: int) -> Pod:
         owner = job.manifest["metadata"]
         return Pod(
-            name=f"{job.name}-{index}-{len(job.pods):05d}",
+            name=f"{job.name}-{index}-{job.uid[:5]}{job.pods_made}",
             namespace=owner.get("namespace", "default"),
-            uid=job.uid,
+            uid=f"{job.uid}-{job.pods_made}",
             stage=job.stage,
             index=index,
             master_port=master_port,
@@ -233,9 +249,14 @@ class LocalCluster:
 
 
 def _load(folder: JobFolder) -> ClusterRecord:
-    if not folder.cluster_file.is_file():
-        return ClusterRecord()
-    return ClusterRecord.model_validate_json(folder.cluster_file.read_text(encoding="utf-8"))
+    """What another version of the state holds is not read but planned again, from the status and the checkpoints."""
+    try:
+        return ClusterRecord.model_validate_json(folder.cluster_file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        pass
+    except ValidationError:
+        shutil.rmtree(folder.configs_dir, ignore_errors=True)
+    return ClusterRecord(version=2)
 
 
 def _termination(process: PodProcess, code: int) -> str:

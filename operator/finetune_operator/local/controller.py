@@ -1,8 +1,8 @@
 """What Kubernetes' Job controller would do with a Job: pure, from its record and a time to a verdict.
 
 The rules are batch/v1's: an index that failed gets a new pod after a back-off, `podFailurePolicy` may fail
-the Job or pass a failure over, `backoffLimit` bounds the rest, a suspended Job has no pods. Only the
-back-off is shorter, since no cluster is to be spared.
+the Job or pass a failure over, `backoffLimit` bounds the rest, a Job that fails or is deleted takes its
+pods down first. Only the back-off is shorter, since no cluster is to be spared.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Verdict = Start | Stop | Complete | FailJob | None
 
 def verdict(job: JobRecord, now: datetime) -> Verdict:
     """The next thing to do with the Job, if there is one now."""
-    if job.finished or job.suspended or job.deleting:
+    if not job.makes_pods:
         return Stop() if any(not pod.deleting for pod in job.running) else None
     succeeded = {pod.index for pod in job.pods if pod.exit_code == 0}
     if len(succeeded) >= job.completions:
@@ -60,18 +60,16 @@ def verdict(job: JobRecord, now: datetime) -> Verdict:
     if len(counted) > int(job.manifest["spec"].get("backoffLimit", _USUAL_BACKOFF_LIMIT)):
         return FailJob("BackoffLimitExceeded: Job has reached the specified backoff limit")
     missing = set(range(job.completions)) - succeeded - {pod.index for pod in job.running}
-    return Start(tuple(sorted(missing))) if missing and _rested(job, failed, now) else None
+    return Start(tuple(sorted(missing))) if missing and _rested(failed, now) else None
 
 
-def _rested(job: JobRecord, failed: list[PodRecord], now: datetime) -> bool:
-    """Whether the back-off after the failures since the Job was last resumed is over."""
-    recent = [
-        pod.finished for pod in failed if pod.finished and (job.resumed_at is None or pod.finished > job.resumed_at)
-    ]
-    if not recent:
+def _rested(failed: list[PodRecord], now: datetime) -> bool:
+    """Whether the back-off after the Job's failures is over."""
+    ends = [pod.finished for pod in failed if pod.finished]
+    if not ends:
         return True
-    wait = min(_SHORTEST_BACKOFF * 2 ** (len(recent) - 1), _LONGEST_BACKOFF)
-    return now >= max(recent) + timedelta(seconds=wait)
+    wait = min(_SHORTEST_BACKOFF * 2 ** (len(ends) - 1), _LONGEST_BACKOFF)
+    return now >= max(ends) + timedelta(seconds=wait)
 
 
 def _action(job: JobRecord, pod: PodRecord) -> str:

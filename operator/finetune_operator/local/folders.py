@@ -15,7 +15,8 @@ from finetune_trainer.contract import Stage
 
 DEFAULT_STATE_DIR: Final = Path(".finetune")
 SHARED_CLAIMS: Final = "_volumes"
-"""Claims that a job names itself; no job can be called like this."""
+"""Claims that were made for no job; no job can be called like this."""
+_VOLUMES: Final = "volumes"
 
 
 class AlreadyRunningError(Exception):
@@ -49,6 +50,11 @@ class JobFolder:
         return self.root / "status.json"
 
     @property
+    def job_file(self) -> Path:
+        """The job as it was run last, for those that resume from it."""
+        return self.root / "job.json"
+
+    @property
     def resolved_file(self) -> Path:
         """The spec with its template and every default."""
         return self.root / "resolved.json"
@@ -60,7 +66,11 @@ class JobFolder:
 
     @property
     def volumes_dir(self) -> Path:
-        return self.root / "volumes"
+        return self.root / _VOLUMES
+
+    @property
+    def shared_claims_dir(self) -> Path:
+        return self.root.parent / SHARED_CLAIMS
 
     @property
     def configs_dir(self) -> Path:
@@ -91,28 +101,43 @@ class JobFolder:
         return self.logs_dir / f"{stage.value}-{index}.log"
 
     def config(self, name: str) -> Path:
-        """A ConfigMap: one file for each key."""
+        """A ConfigMap that the operator made for this job: one file for each key."""
         return self.configs_dir / name
 
     def own_claim(self, name: str) -> Path:
         """A PersistentVolumeClaim that was made for this job."""
         return self.volumes_dir / name
 
-    def shared_claim(self, name: str) -> Path:
-        """A PersistentVolumeClaim that the job names, shared by the jobs of its namespace."""
-        return self.root.parent / SHARED_CLAIMS / name
+    def neighbour(self, name: str) -> JobFolder:
+        """The job of this name in the same namespace."""
+        return JobFolder(self.root.parent / name)
 
     def claim(self, name: str) -> Path:
-        """The claim's folder: this job's own when it was made for it."""
-        own = self.own_claim(name)
-        return own if own.is_dir() else self.shared_claim(name)
+        """The claim's folder: where it was made for a job of the namespace, this one first, else one for all."""
+        made = (self.own_claim(name), *sorted(self.root.parent.glob(f"[!_]*/{_VOLUMES}/{name}")))
+        return next((folder for folder in made if folder.is_dir()), self.shared_claims_dir / name)
+
+    def is_locked(self) -> bool:
+        """Whether a process holds the job, which is to say: runs it."""
+        try:
+            with self._lock_file.open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.root / ".lock"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the job for this process; the system lets go of it when the process ends, however it ends."""
         self.root.mkdir(parents=True, exist_ok=True)
         _keep_out_of_git(self.root.parent.parent)
-        with (self.root / ".lock").open("a+") as lock:
+        with self._lock_file.open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -69,13 +69,18 @@ class Launch:
     progress_dir: Path
     grace_seconds: float = _USUAL_GRACE
     directories: tuple[Path, ...] = ()
+    files: Mapping[Path, str] = field(default_factory=dict)
+    """What volumes of the downward API hold."""
     links: Mapping[Path, Path] = field(default_factory=dict)
 
     def prepare(self) -> None:
-        """Makes the pod's folders, empty."""
+        """Makes the pod's folders, empty but for what volumes of the downward API hold."""
         shutil.rmtree(self.folder, ignore_errors=True)
         for directory in (self.folder, *self.directories):
             directory.mkdir(parents=True, exist_ok=True)
+        for file, text in self.files.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
         for link, target in self.links.items():
             link.parent.mkdir(parents=True, exist_ok=True)
             if not link.is_symlink():
@@ -136,6 +141,7 @@ def launch(manifest: Mapping[str, Any], pod: Pod, around: Surroundings) -> Launc
         progress_dir=Path(own.get(Env.SCRATCH, str(home))),
         grace_seconds=float(spec.get("terminationGracePeriodSeconds", _USUAL_GRACE)),
         directories=tuple(folder for folder in folders if folder.is_relative_to(around.folder.root.parent)),
+        files=_downward_files(spec, template.get("metadata", {}), pod, home),
         links=mounts.links(),
     )
 
@@ -196,8 +202,24 @@ def _downward(path: str, metadata: Mapping[str, Any], pod: Pod) -> str | None:
         "status.hostIP": "127.0.0.1",
         "spec.nodeName": "localhost",
     }
-    labels = {f"metadata.labels['{name}']": value for name, value in metadata.get("labels", {}).items()}
-    return {**labels, **known}.get(path)
+    given = {
+        f"metadata.{kind}['{name}']": str(value)
+        for kind in ("labels", "annotations")
+        for name, value in metadata.get(kind, {}).items()
+    }
+    return {**given, **known}.get(path)
+
+
+def _downward_files(spec: Mapping[str, Any], metadata: Mapping[str, Any], pod: Pod, home: Path) -> dict[Path, str]:
+    """The files of the pod's downwardAPI volumes; one whose field is not set is empty, as in a cluster."""
+    files = {}
+    for volume in spec.get("volumes", []):
+        for item in volume.get("downwardAPI", {}).get("items", []):
+            if "fieldRef" not in item:
+                raise NotLocalError(f"the volume {volume['name']} shows resources, which only a cluster knows")
+            file = _private_volume(home, volume) / item["path"]
+            files[file] = _downward(item["fieldRef"]["fieldPath"], metadata, pod) or ""
+    return files
 
 
 def _expand(value: str, env: Mapping[str, str]) -> str:
@@ -226,10 +248,8 @@ def _mounts(
 
 def _volume(volume: Mapping[str, Any], home: Path, around: Surroundings) -> Path:
     match volume:
-        case {"emptyDir": _}:
-            return home / "volumes" / str(volume["name"])
-        case {"configMap": {"name": name}}:
-            return around.folder.config(name)
+        case {"emptyDir": _} | {"downwardAPI": _}:
+            return _private_volume(home, volume)
         case {"persistentVolumeClaim": {"claimName": name}}:
             return around.folder.claim(name)
         case {"secret": {"secretName": name}}:
@@ -238,3 +258,7 @@ def _volume(volume: Mapping[str, Any], home: Path, around: Surroundings) -> Path
             return Path(path)
     kind = next((key for key in volume if key != "name"), "nothing")
     raise NotLocalError(f"the volume {volume['name']} is a {kind}, which only a cluster can mount")
+
+
+def _private_volume(home: Path, volume: Mapping[str, Any]) -> Path:
+    return home / "volumes" / str(volume["name"])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from finetune_operator.plan.model.names import LABEL_ATTEMPT
 from finetune_operator.plan.model.observed import PodPhase, PodState, StageJob
 from finetune_trainer.contract import Result, Stage
 
@@ -21,9 +22,11 @@ class PodRecord(Record):
     name: str
     index: int
     created: datetime
+    node: str | None = None
+    """This machine's name."""
     phase: PodPhase = PodPhase.RUNNING
-    attempt: int | None = None
-    deleting: bool = False
+    gone_by: datetime | None = None
+    """When it is killed, once it has been asked to stop."""
     exit_code: int | None = None
     finished: datetime | None = None
     termination: str = ""
@@ -34,6 +37,10 @@ class PodRecord(Record):
     @property
     def running(self) -> bool:
         return self.phase is PodPhase.RUNNING
+
+    @property
+    def deleting(self) -> bool:
+        return self.gone_by is not None
 
     def end(self, code: int, termination: str, now: datetime) -> None:
         self.phase = PodPhase.SUCCEEDED if code == 0 else PodPhase.FAILED
@@ -53,8 +60,9 @@ class PodRecord(Record):
             phase=self.phase,
             created=self.created,
             index=self.index,
-            attempt=self.attempt,
-            deleting=self.deleting,
+            node=self.node,
+            ran=True,
+            gone_by=self.gone_by,
             exit_code=self.exit_code,
             finished=self.finished,
             result=result,
@@ -71,22 +79,27 @@ class JobRecord(Record):
     uid: str
     created: datetime
     manifest: dict[str, Any]
-    suspended: bool = False
-    resumed_at: datetime | None = None
     complete: bool = False
     failure: str | None = None
+    """Why it fails. It has failed once none of its pods runs any more."""
     deleting: bool = False
+    """It goes once none of its pods runs any more."""
     master_port: int | None = None
     """Port of the rendezvous of the pods that run now."""
     pods: list[PodRecord] = Field(default_factory=list)
+    pods_made: int = 0
 
     @property
     def completions(self) -> int:
         return int(self.manifest["spec"].get("completions", 1))
 
     @property
-    def finished(self) -> bool:
-        return self.complete or self.failure is not None
+    def attempt(self) -> int:
+        return int(self.manifest["metadata"]["labels"].get(LABEL_ATTEMPT, 1))
+
+    @property
+    def makes_pods(self) -> bool:
+        return not (self.complete or self.failure is not None or self.deleting)
 
     @property
     def running(self) -> list[PodRecord]:
@@ -94,20 +107,24 @@ class JobRecord(Record):
 
     def observed(self) -> StageJob:
         running = self.running
+        failed = self.failure is not None and not running
         return StageJob(
             name=self.name,
             uid=self.uid,
             created=self.created,
-            suspended=self.suspended,
+            attempt=self.attempt,
+            completions=self.completions,
             active=sum(not pod.deleting for pod in running),
             terminating=sum(pod.deleting for pod in running),
             complete=self.complete,
-            failed=self.failure is not None,
-            failure=self.failure or "",
+            failed=failed,
+            failure=(self.failure or "") if failed else "",
             deleting=self.deleting,
             pods=tuple(pod.observed() for pod in self.pods),
         )
 
 
 class ClusterRecord(Record):
+    version: Literal[2]
+    """Of what a state folder holds."""
     jobs: dict[str, JobRecord] = Field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The loop of a local run: observe, plan, apply, show; until the job is over or has been stopped."""
+"""The loop of a local run: observe, plan, create, write the status, remove, show; until the job is over or stopped."""
 
 from __future__ import annotations
 
@@ -93,20 +93,26 @@ class LocalRun:
         made = plan(observed, now, self.settings)
         for action in made.actions:
             self.cluster.apply(action, now)
-        self._publish(made, now)
-        return not self.cluster.tick(now) and not made.actions
+        self._write(made.status)
+        for removal in made.after_status:
+            self.cluster.apply(removal, now)
+        self._show(made, now)
+        return not self.cluster.tick(now) and not made.actions and not made.after_status
 
-    def _publish(self, made: Plan, now: datetime) -> None:
+    def _write(self, status: JobStatus) -> None:
+        if status == self.job.status:
+            return
+        self.job = self.job.model_copy(update={"status": status})
+        text = status.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n"
+        for file in self.status_files:
+            write_atomically(file, text)
+
+    def _show(self, made: Plan, now: datetime) -> None:
         for event in made.events:
             is_the_last_word = _is_at_rest(made.status) and event.message == made.status.message
             if event not in self._seen and not is_the_last_word:
                 self._seen.add(event)
                 self.display.event(event, now)
-        if made.status != self.job.status:
-            self.job = self.job.model_copy(update={"status": made.status})
-            text = made.status.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n"
-            for file in self.status_files:
-                write_atomically(file, text)
         if not _is_at_rest(made.status):
             self.display.show(made.status, now)
 
@@ -130,6 +136,6 @@ def _is_at_rest(status: JobStatus) -> bool:
 
 
 def _is_stuck(status: JobStatus) -> bool:
-    """Whether it waits for something that nobody will bring: here there is no cluster to put it right."""
+    """Whether it waits for something that nobody will provide: here is no cluster that could."""
     stalled = status.condition(ConditionType.STALLED)
     return stalled is not None and stalled.status is ConditionStatus.TRUE

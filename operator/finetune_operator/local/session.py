@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Final
 
 from finetune_operator.api.resources import FineTuneJob, Template
-from finetune_operator.api.spec import WorkspaceSpec
+from finetune_operator.api.spec import ResumeFrom, SecretRef, WorkspaceSpec
 from finetune_operator.api.status import JobStatus
 from finetune_operator.local import machine
 from finetune_operator.local.beginning import Beginning, beginning, make_room, read_status
 from finetune_operator.local.cluster import LocalCluster
-from finetune_operator.local.folders import JobFolder, write_atomically
+from finetune_operator.local.folders import JobFolder, shown, write_atomically
+from finetune_operator.local.other_runs import job_named, read_job
 from finetune_operator.local.podspec import NotLocalError, Pod, Surroundings, launch
 from finetune_operator.local.secret_source import SecretFolder, SecretsFromEnvironment, SecretSource
 from finetune_operator.plan.manifests.stages import stage_manifests
+from finetune_operator.plan.model.names import LABEL_QUEUE
 from finetune_operator.plan.model.observed import Presence
 from finetune_operator.plan.model.resolved import ResolvedSpec
 from finetune_operator.plan.model.settings import PlanSettings
@@ -67,8 +69,9 @@ class Session:
     def open(self, job: FineTuneJob, template: Template, now: datetime) -> Opened:
         """Call with the folder's lock held. Raises `SpecProblem` and `CannotRunHereError`."""
         _check_libraries()
-        job = _with_identity(_with_workspace(job), self.folder.uid())
-        resolved = resolve(job, template, SETTINGS)
+        queue = job.metadata.labels.get(LABEL_QUEUE)
+        job = _with_identity(_without_queue(_with_workspace(job)), self.folder.uid())
+        resolved = self._resolve(job, template)
         gpus = machine.gpus(self.environ)
         _check_gpus(resolved, gpus)
         secrets = self._secrets(job)
@@ -79,6 +82,7 @@ class Session:
         around = Surroundings(self.folder, secrets.folder, self.environ, gpus, SETTINGS.gpu_resource)
         _check_pods(job, resolved, around)
         cluster = LocalCluster(around, secrets, machine.threads(self.environ), now)
+        write_atomically(self.folder.job_file, job.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n")
         write_atomically(self.folder.resolved_file, resolved.model_dump_json(by_alias=True, indent=2) + "\n")
         status = before if how in (Beginning.RESUME, Beginning.DONE) else None
         return Opened(
@@ -87,7 +91,7 @@ class Session:
             how=how,
             before=before,
             cluster=cluster,
-            notices=tuple(self._notices(job, secrets)),
+            notices=tuple(self._notices(job, secrets, queue)),
         )
 
     def _secrets(self, job: FineTuneJob) -> SecretSource:
@@ -98,9 +102,26 @@ class Session:
             if presence is not Presence.PRESENT:
                 raise CannotRunHereError(
                     f"the job names the Secret {name}, and {self.secrets_dir} holds no folder of that name",
-                    f"make the folder {self.secrets_dir / name} with one file for each key, for example HF_TOKEN",
+                    f"create the folder {self.secrets_dir / name} with one file for each key, for example HF_TOKEN",
                 )
         return source
+
+    def _resolve(self, job: FineTuneJob, template: Template) -> ResolvedSpec:
+        """The spec as it resolves now. What it resumes from stays what it was when the job ran first."""
+        wanted = job.spec.checkpoints.resume_from
+        if wanted is None or wanted.job is None or wanted.job == job.metadata.name:
+            return resolve(job, template, SETTINGS)
+        job_before, resolved_before = read_job(self.folder), self._resolved_before()
+        if not self.fresh and job_before and resolved_before and job_before.spec.checkpoints.resume_from == wanted:
+            return resolve(_resuming_from(job, resolved_before), template, SETTINGS)
+        source = job_named(wanted.job, self.folder)
+        if source is None:
+            raise CannotRunHereError(
+                f"spec.checkpoints.resumeFrom.job: no job {wanted.job} has run with its state in "
+                f"{shown(self.folder.root.parent)}",
+                "run that job first, or set resumeFrom.uri to the folder of its checkpoints",
+            )
+        return resolve(job, template, SETTINGS, source)
 
     def _resolved_before(self) -> ResolvedSpec | None:
         try:
@@ -110,13 +131,12 @@ class Session:
 
     def _make_claims(self, job: FineTuneJob) -> None:
         for name in claim_names(job):
-            if not self.folder.own_claim(name).is_dir():
-                self.folder.shared_claim(name).mkdir(parents=True, exist_ok=True)
+            self.folder.claim(name).mkdir(parents=True, exist_ok=True)
 
-    def _notices(self, job: FineTuneJob, secrets: SecretSource) -> list[str]:
+    def _notices(self, job: FineTuneJob, secrets: SecretSource, queue: str | None) -> list[str]:
         claims = [f"claim {name}: here the folder {self.folder.claim(name)}" for name in sorted(claim_names(job))]
-        notice = secrets.notice(secret_names(job))
-        return [*claims, *([notice] if notice else [])]
+        queued = f"queue {queue}: not used here, the job starts at once" if queue else None
+        return [*claims, *filter(None, (secrets.notice(secret_names(job)), queued))]
 
 
 def _with_identity(job: FineTuneJob, uid: str) -> FineTuneJob:
@@ -132,6 +152,22 @@ def _with_workspace(job: FineTuneJob) -> FineTuneJob:
     return job.model_copy(update={"spec": job.spec.model_copy(update={"workspace": workspace})})
 
 
+def _resuming_from(job: FineTuneJob, before: ResolvedSpec) -> FineTuneJob:
+    """The job with the checkpoints that it resumed from by their URI, whatever has become of the job that made them."""
+    source = before.checkpoints.resume_from
+    if source is None:
+        return job
+    secret = SecretRef(name=source.secret) if source.secret else None
+    checkpoints = job.spec.checkpoints.model_copy(update={"resume_from": ResumeFrom(uri=source.uri, secret_ref=secret)})
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"checkpoints": checkpoints})})
+
+
+def _without_queue(job: FineTuneJob) -> FineTuneJob:
+    """The job without Kueue's label: here is no Kueue that would ever admit it."""
+    labels = {name: value for name, value in job.metadata.labels.items() if name != LABEL_QUEUE}
+    return job.model_copy(update={"metadata": job.metadata.model_copy(update={"labels": labels})})
+
+
 def _check_libraries() -> None:
     """Looks for the trainer's libraries without importing them."""
     missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
@@ -144,12 +180,14 @@ def _check_libraries() -> None:
 
 def _check_pods(job: FineTuneJob, resolved: ResolvedSpec, around: Surroundings) -> None:
     """Every stage's pod has what podTemplate gives it, so that the first one tells."""
-    manifest = stage_manifests(job, resolved, Stage.PREPARE, SETTINGS)[-1]
+    manifest = stage_manifests(job, resolved, Stage.PREPARE)[-1]
     pod = Pod("check", job.metadata.namespace or "", job.metadata.uid, Stage.PREPARE, index=0, master_port=0)
     try:
         launch(manifest, pod, around)
     except NotLocalError as error:
-        raise CannotRunHereError(f"spec.podTemplate: {error}", "run the job on a cluster, or leave it out") from error
+        raise CannotRunHereError(
+            f"spec.podTemplate: {error}", "run the job on a cluster, or remove it from the podTemplate"
+        ) from error
 
 
 def _check_gpus(resolved: ResolvedSpec, gpus: tuple[str, ...]) -> None:

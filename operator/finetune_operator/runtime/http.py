@@ -15,8 +15,10 @@ Check = Callable[[], str | None]
 class Endpoints:
     """Serves metrics on one port and health on another; a port of 0 is not served."""
 
-    def __init__(self, render: Callable[[], bytes], alive: Check, ready: Check) -> None:
+    def __init__(self, render: Callable[[], bytes], alive: Check, ready: Check, remark: Check = lambda: None) -> None:
+        """`remark` says what is not as it should be although the process works: /readyz tells it and stays ready."""
         self._render = render
+        self._remark = remark
         self._alive = alive
         self._ready = ready
         self._runners: list[web.AppRunner] = []
@@ -25,7 +27,9 @@ class Endpoints:
         if metrics_port:
             await self._serve(metrics_port, {"/metrics": self._metrics})
         if health_port:
-            await self._serve(health_port, {"/healthz": _checked(self._alive), "/readyz": _checked(self._ready)})
+            await self._serve(
+                health_port, {"/healthz": _checked(self._alive), "/readyz": _checked(self._ready, self._remark)}
+            )
 
     async def stop(self) -> None:
         for runner in self._runners:
@@ -44,9 +48,9 @@ class Endpoints:
         return web.Response(body=self._render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _checked(check: Check) -> _Answer:
+def _checked(check: Check, remark: Check = lambda: None) -> _Answer:
     async def answer(_: web.Request) -> web.Response:
         wrong = check()
-        return web.Response(status=503 if wrong else 200, text=f"{wrong or 'ok'}\n")
+        return web.Response(status=503 if wrong else 200, text=f"{wrong or remark() or 'ok'}\n")
 
     return answer

@@ -28,12 +28,12 @@ class Inbox:
         """Whether an object is known otherwise. Other threads may ask: a wrong answer only costs a second look."""
         return self._store.is_newer(kind, ref, uid, version)
 
-    def gone(self, kind: Kind, ref: Ref, uid: str) -> None:
-        """An object that no longer exists."""
-        self._enqueue(self._store.remove(kind, ref, uid))
+    def gone(self, kind: Kind, ref: Ref, uid: str, version: int | None = None) -> None:
+        """An object that no longer exists, or since that version has no label any more by which it is watched."""
+        self._enqueue(self._store.remove(kind, ref, uid, version))
 
     def open(self) -> None:
-        """Begins to queue, first of all every job that has not ended."""
+        """Begins to queue, first of all every job at which something may be to do."""
         self._open = True
         self._enqueue(self._store.open_jobs())
 

@@ -5,20 +5,42 @@ Objects are kept as compact JSON, not as trees of dicts: a tree takes about ten 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from finetune_operator.api.base import GROUP, VERSION
-from finetune_operator.plan.model.names import SELECTOR
+from finetune_operator.plan.model.names import (
+    LABEL_ATTEMPT,
+    LABEL_JOB,
+    LABEL_MANAGED_BY,
+    LABEL_QUEUE,
+    LABEL_STAGE,
+    SELECTOR,
+)
 
 Body = Mapping[str, Any]
 """An object as the API server sends it."""
 
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
-_METADATA: Final = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "labels")
-_POD_STATUS: Final = ("phase", "podIP", "reason", "message", "conditions")
-_CONTAINER_STATUS: Final = ("name", "state")
+INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
+_METADATA: Final = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp")
+_LABELS: Final = (LABEL_MANAGED_BY, LABEL_JOB, LABEL_STAGE, LABEL_ATTEMPT, LABEL_QUEUE, INDEX_LABEL)
+_JOB_SPEC: Final = ("suspend", "parallelism", "completions", "activeDeadlineSeconds")
+_JOB_STATUS: Final = ("active", "ready", "terminating", "succeeded", "failed")
+_POD_STATUS: Final = ("phase", "podIP", "reason", "message")
+_POD_CONDITIONS: Final = frozenset({"PodScheduled", "DisruptionTarget"})
+_CONDITION: Final = ("type", "status", "reason", "message")
+_STATE: Final = ("exitCode", "reason", "message", "startedAt", "finishedAt")
+_OF_ENDED_STATUS: Final = ("phase", "observedGeneration", "completionTime")
+_LABEL: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_OBJECT_NAME: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_LONGEST_NAME: Final = 253
+
+
+class BadNameError(ValueError):
+    """No object can have this name, and a path made of it would be that of another request."""
 
 
 class JobKey(NamedTuple):
@@ -50,9 +72,16 @@ class Kind:
         return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
 
     def path(self, namespace: str | None, name: str | None = None) -> str:
-        """Path of an object, or of the collection; of all namespaces when there is none."""
-        within = f"/namespaces/{namespace}" if namespace and self.namespaced else ""
-        return f"{self.root}{within}/{self.plural}" + (f"/{name}" if name else "")
+        """Path of an object, or of the collection; of all namespaces when there is none. Raises BadNameError."""
+        within = f"/namespaces/{object_name(namespace)}" if namespace and self.namespaced else ""
+        return f"{self.root}{within}/{self.plural}" + (f"/{object_name(name)}" if name is not None else "")
+
+
+def object_name(name: str) -> str:
+    """A name that may stand in a path: it has no character that would have to be escaped there, and is not `..`."""
+    if len(name) > _LONGEST_NAME or not _OBJECT_NAME.fullmatch(name):
+        raise BadNameError(f"{name[:_LONGEST_NAME]!r} is not a name that an object can have")
+    return name
 
 
 def _pick(source: Body, fields: tuple[str, ...]) -> dict[str, Any]:
@@ -68,30 +97,73 @@ def trim_own(body: Body) -> dict[str, Any]:
     return {**body, "metadata": metadata}
 
 
-def _trim_metadata(body: Body) -> dict[str, Any]:
-    metadata = body["metadata"]
-    owners = [_pick(owner, ("uid", "controller")) for owner in metadata.get("ownerReferences", ())]
-    return _pick(metadata, _METADATA) | {"ownerReferences": owners}
+def trim_ended(body: Body) -> dict[str, Any]:
+    """What is kept of a FineTuneJob that has ended: enough to see that somebody wants something of it."""
+    metadata, policy = body["metadata"], body.get("spec", {}).get("runPolicy")
+    return {
+        "metadata": _pick(metadata, ("uid", "generation")),
+        "spec": {"runPolicy": policy} if policy else {},
+        "status": _pick(body["status"], _OF_ENDED_STATUS),
+    }
+
+
+def controller_of(body: Body) -> dict[str, Any]:
+    """The owner reference of the object's controller; empty when it has none."""
+    owners = body["metadata"].get("ownerReferences") or ()
+    return next((dict(owner) for owner in owners if owner.get("controller")), {})
+
+
+def _trim_metadata(body: Body, labels: Body) -> dict[str, Any]:
+    return _pick(body["metadata"], _METADATA) | {"labels": _pick(labels, _LABELS)}
+
+
+def _trim_conditions(status: Body) -> list[dict[str, Any]]:
+    return [_pick(condition, _CONDITION) for condition in status.get("conditions") or ()]
 
 
 def trim_batch_job(body: Body) -> dict[str, Any]:
-    """A batch/v1 Job without its pod template."""
+    """A batch/v1 Job without its pod template.
+
+    Of its labels those count that it was made with: its pods' template still has them, and cannot be changed.
+    """
+    spec, status = body.get("spec", {}), body.get("status", {})
+    own, made_with = body["metadata"].get("labels") or {}, labels_of_pods(body)
     return {
-        "metadata": _trim_metadata(body),
-        "spec": _pick(body.get("spec", {}), ("suspend", "parallelism", "completions")),
-        "status": body.get("status", {}),
+        "metadata": _trim_metadata(body, {**own, **made_with}),
+        "spec": _pick(spec, _JOB_SPEC),
+        "status": _pick(status, _JOB_STATUS) | {"conditions": _trim_conditions(status)},
     }
+
+
+def labels_of_pods(job: Body) -> dict[str, str]:
+    """The labels of a batch/v1 Job's pod template that are the operator's own."""
+    labels = job.get("spec", {}).get("template", {}).get("metadata", {}).get("labels") or {}
+    return _pick(labels, (LABEL_MANAGED_BY, LABEL_JOB, LABEL_STAGE, LABEL_ATTEMPT))
 
 
 def trim_pod(body: Body) -> dict[str, Any]:
-    """A pod's identity and how it fares."""
+    """A pod's identity, its node and how it fares."""
     status = body.get("status", {})
     containers = {
-        field: [_pick(container, _CONTAINER_STATUS) for container in status[field]]
+        field: [_trim_container(container) for container in status[field]]
         for field in ("initContainerStatuses", "containerStatuses")
         if status.get(field)
     }
-    return {"metadata": _trim_metadata(body), "status": _pick(status, _POD_STATUS) | containers}
+    conditions = [condition for condition in _trim_conditions(status) if condition["type"] in _POD_CONDITIONS]
+    return {
+        "metadata": _trim_metadata(body, body["metadata"].get("labels") or {}),
+        "spec": _pick(body.get("spec", {}), ("nodeName",)),
+        "status": _pick(status, _POD_STATUS) | {"conditions": conditions} | containers,
+    }
+
+
+def _trim_container(container: Body) -> dict[str, Any]:
+    trimmed = {"name": container["name"], "state": _trim_state(container.get("state") or {})}
+    return trimmed | ({"lastState": _trim_state(container["lastState"])} if container.get("lastState") else {})
+
+
+def _trim_state(state: Body) -> dict[str, Any]:
+    return {name: _pick(details or {}, _STATE) for name, details in state.items()}
 
 
 FINETUNE_JOBS: Final = Kind(GROUP, VERSION, "finetunejobs", trim_own)

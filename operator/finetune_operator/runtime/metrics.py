@@ -68,6 +68,18 @@ class Metrics:
         self._events = prometheus_client.Counter(
             "finetune_watch_events", "Watch events; type listed is the first list", ["kind", "type"], registry=registry
         )
+        self._dropped = prometheus_client.Counter(
+            "finetune_events_dropped", "Kubernetes Events that were not sent", registry=registry
+        )
+        self._scrapes = prometheus_client.Counter(
+            "finetune_scrapes", "Pods that were asked for their progress, by outcome", ["outcome"], registry=registry
+        )
+        self._failures = prometheus_client.Counter(
+            "finetune_task_failures", "Background tasks that failed and were started again", ["task"], registry=registry
+        )
+        self._lost = prometheus_client.Counter(
+            "finetune_watch_events_lost", "Watch events that could not be taken in", ["kind"], registry=registry
+        )
         self.queue = QueueGauges(registry)
 
     def reconciled(self, result: str, seconds: float) -> None:
@@ -93,6 +105,20 @@ class Metrics:
     def watched(self, kind: str, change: str) -> None:
         """A watch event; any thread may tell of it."""
         self._events.labels(kind, change).inc()
+
+    def event_dropped(self) -> None:
+        self._dropped.inc()
+
+    def scraped(self, outcome: str) -> None:
+        """A pod was asked for its progress."""
+        self._scrapes.labels(outcome).inc()
+
+    def task_failed(self, task: str) -> None:
+        self._failures.labels(task).inc()
+
+    def lost(self, kind: str) -> None:
+        """A watch event could not be taken in; any thread may tell of it."""
+        self._lost.labels(kind).inc()
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""

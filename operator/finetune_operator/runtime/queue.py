@@ -1,4 +1,7 @@
-"""The keyed work queue: a key is queued once, worked on by one worker at a time, and comes back when asked."""
+"""The keyed work queue: a key is queued once, worked on by one worker at a time, and comes back when asked.
+
+Keys that are ready are taken in turns, one tenant after the other, and no tenant keeps all workers busy.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
+
+from finetune_operator.runtime.turns import Turns
 
 K = TypeVar("K", bound=Hashable)
 
@@ -39,6 +44,20 @@ class QueueMetrics(Protocol):
     def retried(self) -> None: ...
 
 
+class NoMetrics:
+    """Nobody is told of what happens in the queue."""
+
+    def depth(self, size: int) -> None: ...
+
+    def added(self) -> None: ...
+
+    def started(self, waited: float) -> None: ...
+
+    def finished(self, worked: float) -> None: ...
+
+    def retried(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Backoff:
     """Delay before a key that failed is tried again: doubles each time, with jitter so that keys spread."""
@@ -54,6 +73,7 @@ class Backoff:
 
 
 _DEFAULT_BACKOFF: Final = Backoff()
+_STALE_DELAYS: Final = 1024
 
 
 class WorkQueue(Generic[K]):
@@ -65,12 +85,13 @@ class WorkQueue(Generic[K]):
         metrics: QueueMetrics,
         backoff: Backoff = _DEFAULT_BACKOFF,
         chance: Callable[[], float] = random.random,
+        turns: Turns[K] | None = None,
     ) -> None:
         self._clock = clock
         self._metrics = metrics
         self._backoff = backoff
         self._chance = chance
-        self._ready: deque[K] = deque()
+        self._ready: Turns[K] = Turns() if turns is None else turns
         self._queued: dict[K, float] = {}
         self._working: dict[K, float] = {}
         self._delayed: dict[K, float] = {}
@@ -103,13 +124,16 @@ class WorkQueue(Generic[K]):
         self._delayed[key] = due
         self._sequence += 1
         heapq.heappush(self._heap, (due, self._sequence, key))
+        if len(self._heap) > 2 * len(self._delayed) + _STALE_DELAYS:
+            self._heap = [entry for entry in self._heap if self._delayed.get(entry[2]) == entry[0]]
+            heapq.heapify(self._heap)
         if self._heap[0][2] == key:
             self._set_timer()
 
-    def retry(self, key: K) -> float:
-        """Queues a key that failed, after its backoff, which is returned."""
+    def retry(self, key: K, at_least: float = 0.0) -> float:
+        """Queues a key that failed, after its backoff or `at_least` so many seconds; returns the delay."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        delay = self._backoff.delay(failures, self._chance())
+        delay = max(at_least, self._backoff.delay(failures, self._chance()))
         self._metrics.retried()
         self.add_after(key, delay)
         return delay
@@ -124,10 +148,10 @@ class WorkQueue(Generic[K]):
         self._delayed.pop(key, None)
 
     def take(self) -> K | None:
-        """The next key, which is then worked on until `done`; nothing when none is ready."""
-        if not self._ready:
+        """The next key, which is then worked on until `done`; nothing when none is ready, or none may be taken."""
+        key = self._ready.take()
+        if key is None:
             return None
-        key = self._ready.popleft()
         now = self._clock.time()
         self._metrics.started(now - self._queued.pop(key))
         self._metrics.depth(len(self._ready))
@@ -149,8 +173,11 @@ class WorkQueue(Generic[K]):
     def done(self, key: K) -> None:
         """Work on a key has ended, well or not."""
         self._metrics.finished(self._clock.time() - self._working.pop(key))
+        self._ready.done(key)
         if key in self._queued:
             self._make_ready(key)
+        elif self._ready:
+            self._wake_one()
 
     def clear(self) -> None:
         """Forgets everything that waits."""

@@ -27,6 +27,9 @@ _MOST_SPREAD: Final = 3.0
 class TransientError(Exception):
     """Something outside is not as it will be soon: worth another try, and no stack trace."""
 
+    retry_after: float = 0.0
+    """Seconds that must pass before another try."""
+
 
 class WorkerMetrics(Protocol):
     def reconciled(self, result: str, seconds: float) -> None: ...
@@ -94,7 +97,7 @@ class Workers:
         except NotLeadingError:
             self.metrics.reconciled("error", self.clock() - began)
         except TransientError as error:
-            self._retry(key, began, str(error))
+            self._retry(key, began, str(error), error.retry_after)
         except Exception:  # noqa: BLE001 - a fault in one job must not stop the others: it is logged, and tried again
             _log.exception("reconcile_failed", job=key.name, namespace=key.namespace)
             self._retry(key, began, "unexpected")
@@ -105,8 +108,8 @@ class Workers:
             result = "success" if after is None else "requeue_after"
             self.metrics.reconciled(result, self.clock() - began)
 
-    def _retry(self, key: JobKey, began: float, error: str) -> None:
-        delay = self.queue.retry(key)
+    def _retry(self, key: JobKey, began: float, error: str, at_least: float = 0.0) -> None:
+        delay = self.queue.retry(key, at_least)
         self.metrics.reconciled("error", self.clock() - began)
         _log.warning("reconcile_retried", job=key.name, namespace=key.namespace, error=error, delay=round(delay, 3))
 

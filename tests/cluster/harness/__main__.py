@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 
 from . import build, cluster, guardian, layout
 from .progress import say
@@ -11,7 +12,10 @@ from .progress import say
 def main() -> None:
     parser = argparse.ArgumentParser(prog="harness", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("build", help="install packages, build programs and images; prints the folder of helm, kubectl")
+    build_parser = commands.add_parser(
+        "build", help="install packages, build programs and images; prints the folder of helm, kubectl"
+    )
+    build_parser.add_argument("--kueue", action="store_true", help="Kueue's manager too, for `make test-kueue`")
     commands.add_parser("up", help="start a cluster that runs until `down`; prints shell commands that select it")
     down_parser = commands.add_parser("down", help="stop the clusters that `up` started")
     down_parser.add_argument("index", nargs="*", type=int, help="only these; all of them without")
@@ -19,7 +23,7 @@ def main() -> None:
     arguments = parser.parse_args()
     match arguments.command:
         case "build":
-            prepare()
+            prepare(*([build.kueue] if arguments.kueue else []))
         case "up":
             up()
         case "down":
@@ -28,8 +32,10 @@ def main() -> None:
             status()
 
 
-def prepare() -> None:
+def prepare(*more: Callable[[], object]) -> None:
     cluster.prepare()
+    for build_it in more:
+        build_it()
     write(str(build.bin_folder()))
 
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 
-from . import build, cgroups, layout
+from . import build, cgroups, layout, network
 from .layout import Instance
 
 UNSHARE = ("unshare", "--mount", "--propagation", "slave", "--net", "--ipc", "--uts", "--pid", "--mount-proc")
@@ -58,6 +58,7 @@ def sweep_abandoned() -> None:
 def sweep(instance: Instance) -> None:
     """Remove what an earlier copy of this instance may have left on the host."""
     cgroups.remove(instance)
+    network.leave_host(instance)
     shutil.rmtree(instance.home, ignore_errors=True)
 
 

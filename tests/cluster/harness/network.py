@@ -8,8 +8,10 @@ needs no bridge netfilter for services whose pods share the node.
 import json
 import socket
 import struct
+from contextlib import suppress
 from pathlib import Path
 
+from .errors import CommandFailedError
 from .layout import Instance
 from .progress import run
 
@@ -34,6 +36,13 @@ def join_host(instance: Instance, host_network: int) -> None:
     ):
         run([*enter, *command.split()], pass_fds=(host_network,))
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+
+
+def leave_host(instance: Instance) -> None:
+    """Remove the link if it is still there: a connection that has not ended keeps a namespace for minutes."""
+    if Path("/sys/class/net", instance.name).exists():
+        with suppress(CommandFailedError):  # gone in the meantime
+            run(["ip", "link", "delete", instance.name])
 
 
 def cni_configuration(instance: Instance) -> str:

@@ -32,6 +32,8 @@ def venv_pod_template(venv: Path, repo: Path) -> dict[str, Any]:
         "env": [
             {"name": "PATH", "value": f"{venv.absolute()}/bin:/usr/local/bin:/usr/bin:/bin"},
             {"name": "PYTHONDONTWRITEBYTECODE", "value": "1"},
+            # The trainer of this checkout, also where several share an environment.
+            {"name": "PYTHONPATH", "value": f"{repo.absolute()}/trainer-image"},
         ],
         "volumeMounts": mounts,
     }

@@ -68,6 +68,12 @@ def test_the_columns_lead_to_fields_that_exist() -> None:
         assert path in paths or path == ".metadata.creationTimestamp", column["name"]
 
 
+def test_jobs_are_found_by_phase_and_reason() -> None:
+    paths = [one["jsonPath"] for one in VERSION["selectableFields"]]
+    assert paths == [".status.phase", ".status.reason"]
+    assert set(paths) <= {path for path, _ in nodes(SCHEMA)}
+
+
 def test_the_status_is_a_subresource_and_its_conditions_are_a_map() -> None:
     assert VERSION["subresources"] == {"status": {}}
     conditions = SCHEMA["properties"]["status"]["properties"]["conditions"]

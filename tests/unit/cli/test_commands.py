@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from tests.unit.cli.invoke import finetune
 from tests.unit.cli.test_jobfile import JOB
 
 from finetune_operator.local.folders import JobFolder
+from finetune_operator.plan.model.names import ANNOTATION_RUN_CONFIG
 from finetune_trainer.contract import RunConfig, Stage
 
 
@@ -48,10 +50,23 @@ def test_plan_prints_a_stream_of_manifests_after_the_resolved_config(tmp_path: P
     assert not any("ownerReferences" in one["metadata"] for one in objects)
 
 
+def run_configs(objects: list[Any]) -> list[str]:
+    pods = [one["spec"]["template"] for one in objects if one["kind"] == "Job"]
+    return [pod["metadata"]["annotations"][ANNOTATION_RUN_CONFIG] for pod in pods]
+
+
 def test_each_stage_of_a_plan_has_a_run_config_that_the_trainer_can_read(tmp_path: Path, job: Path) -> None:
     items = json.loads(finetune("plan", job, "-o", "json", cwd=tmp_path).stdout)["items"]
-    texts = [one["data"]["run.json"] for one in items if one["kind"] == "ConfigMap" and "run.json" in one["data"]]
-    assert [RunConfig.model_validate_json(text).stage for text in texts] == list(Stage)
+    assert [RunConfig.model_validate_json(text).stage for text in run_configs(items)] == list(Stage)
+
+
+def test_the_run_config_of_a_printed_plan_has_a_line_for_each_value(tmp_path: Path, job: Path) -> None:
+    text = finetune("plan", job, cwd=tmp_path).stdout
+    assert f"{ANNOTATION_RUN_CONFIG}: |" in text
+    assert text.count('"uri": "s3://bucket/data.jsonl",\n') == len(Stage)
+    shown = run_configs(list(yaml.safe_load_all(text)))
+    exact = run_configs(json.loads(finetune("plan", job, "-o", "json", cwd=tmp_path).stdout)["items"])
+    assert list(map(json.loads, shown)) == list(map(json.loads, exact))
 
 
 def test_plan_of_a_bad_job_ends_with_64_and_says_why(tmp_path: Path, job: Path) -> None:

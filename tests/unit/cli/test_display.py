@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from rich.console import Console
 
-from finetune_operator.api.status import JobStatus, Metrics, Phase, ProgressStatus, Reason
+from finetune_operator.api.status import Attempt, JobStatus, Metrics, Phase, ProgressStatus, Reason
 from finetune_operator.cli.display import LiveDisplay, PlainDisplay, display
 from finetune_operator.cli.outcome import exit_code
 from finetune_operator.cli.report import report
@@ -94,6 +94,39 @@ def test_a_failure_says_why_and_ends_with_the_stages_code() -> None:
     report(console, status)
     assert "30 % of the rows are unusable" in text(console)
     assert exit_code(status) is ExitCode.INVALID_DATA
+
+
+def test_the_report_shows_what_each_attempt_cost_and_how_it_ended() -> None:
+    console = screen()
+    first = Attempt(
+        number=1,
+        start=NOW,
+        running_since=NOW + timedelta(seconds=70),
+        end=NOW + timedelta(seconds=3670),
+        reason="peer-lost",
+        exit_code=76,
+        gpu_seconds=7200,
+    )
+    second = Attempt(number=2, start=NOW + timedelta(hours=2), resumed_from_step=40)
+    report(console, JobStatus(phase=Phase.FAILED, attempts=(first, second), gpu_seconds=7200))
+    lines = [" ".join(line.split()) for line in text(console).splitlines()]
+    assert "Attempts: 2.00 GPU-hours" in lines
+    assert "1 01-01 12:00:00 1m10s 1h00m 2.00 - peer-lost (exit code 76)" in lines
+    assert "2 01-01 14:00:00 - - 0.00 40 -" in lines
+
+
+def test_attempts_without_gpus_fit_a_narrow_terminal() -> None:
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    attempt = Attempt(number=1, start=NOW, running_since=NOW, end=NOW, reason="interrupted", exit_code=75)
+    report(console, JobStatus(phase=Phase.SUSPENDED, attempts=(attempt, attempt)))
+    assert text(console).count("interrupted (exit code 75)") == 2
+    assert "GPU" not in text(console)
+
+
+def test_the_report_of_a_run_without_a_break_on_the_cpu_has_no_attempts() -> None:
+    console = screen()
+    report(console, JobStatus(phase=Phase.SUCCEEDED, attempts=(Attempt(number=1, start=NOW),)))
+    assert text(console) == ""
 
 
 def test_exit_codes_of_other_ends() -> None:

@@ -36,7 +36,7 @@ def write_job(tmp_path: Path, model: Path) -> Callable[..., Path]:
     rows = [{"prompt": f"w{n % 100} w{n % 7}", "completion": f"w{n % 100}"} for n in range(120)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def write(steps: int, **spec: Any) -> Path:
+    def write(steps: int, name: str = "tiny", **spec: Any) -> Path:
         blocks = {"max_steps": steps, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
         plain: dict[str, Any] = {
             "model": {"uri": f"file://{model}"},
@@ -49,7 +49,7 @@ def write_job(tmp_path: Path, model: Path) -> Callable[..., Path]:
         job = {
             "apiVersion": "finetune-operator.io/v1alpha1",
             "kind": "FineTuneJob",
-            "metadata": {"name": "tiny"},
+            "metadata": {"name": name},
             "spec": {**plain, **spec},
         }
         file = tmp_path / "job.yaml"
@@ -127,8 +127,8 @@ def test_a_run_survives_ctrl_c_and_a_kill_and_ends_with_its_artifact(
     assert status.phase is Phase.SUCCEEDED
     assert ((status.trained and status.trained.resumed_from_step) or 0) >= 10
     assert status.restarts == 0
-    adapter = tmp_path / ".finetune/default/tiny/volumes/tiny-workspace"
-    assert list(adapter.glob("*/output/adapter_model.safetensors"))
+    volumes = tmp_path / ".finetune/default/tiny/volumes"
+    assert list(volumes.glob("tiny-workspace-*/*/output/adapter_model.safetensors"))
     assert all(words in done.stdout for words in ("Held-out loss", "sha256", "PeftModel"))
 
     again = finetune("run", "job.yaml", cwd=tmp_path)
@@ -145,6 +145,18 @@ def test_two_pods_train_together(tmp_path: Path, write_job: Callable[..., Path])
     logs = tmp_path / ".finetune/default/tiny/logs"
     assert sorted(log.name for log in logs.glob("train-*")) == ["train-0.log", "train-1.log"]
     assert "2 x cpu" in done.stdout
+
+
+def test_a_job_goes_on_from_another_jobs_checkpoint(tmp_path: Path, write_job: Callable[..., Path]) -> None:
+    write_job(steps=5)
+    done = finetune("run", "job.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    write_job(steps=8, name="second", checkpoints={"every": 5, "resumeFrom": {"job": "tiny"}})
+    done = finetune("run", "job.yaml", "--status-file", "status.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    status = read_status(tmp_path)
+    assert status.trained is not None
+    assert (status.trained.resumed_from_step, status.trained.step) == (5, 8)
 
 
 def test_bad_data_ends_with_its_exit_code_and_the_next_run_starts_over(

@@ -9,7 +9,9 @@ from tests.unit.cluster.api_server import ApiServer, Json, client_of, serving
 from tests.unit.runtime.fake_time import FakeTime
 
 from finetune_operator.cluster.apply import Applier
+from finetune_operator.cluster.children import Children
 from finetune_operator.cluster.client import Client
+from finetune_operator.cluster.latest_warning import LatestWarnings
 from finetune_operator.cluster.observe import Observer
 from finetune_operator.cluster.resolved import ResolvedSpecs
 from finetune_operator.runtime.inbox import Inbox
@@ -31,6 +33,7 @@ class World:
     inbox: Inbox
     resolved: ResolvedSpecs
     board: ProgressBoard
+    time: FakeTime
     observer: Observer
     applier: Applier
 
@@ -52,12 +55,12 @@ async def client(server: ApiServer) -> AsyncIterator[Client]:
 
 @pytest.fixture
 def world(server: ApiServer, client: Client) -> World:
-    store = Store()
-    queue: WorkQueue[JobKey] = WorkQueue(FakeTime(), QueueGauges(prometheus_client.CollectorRegistry()))
+    store, time = Store(), FakeTime()
+    queue: WorkQueue[JobKey] = WorkQueue(time, QueueGauges(prometheus_client.CollectorRegistry()))
     inbox = Inbox(store, queue)
     inbox.open()
     resolved, board = ResolvedSpecs(client), ProgressBoard(queue.add)
-    observer = Observer(store, client, resolved, board)
-    return World(
-        server, client, store, queue, inbox, resolved, board, observer, Applier(client, store, inbox, resolved)
-    )
+    warnings = LatestWarnings(client, time.time)
+    observer = Observer(store, client, Children(store, client), resolved, warnings, board)
+    applier = Applier(client, store, inbox, resolved)
+    return World(server, client, store, queue, inbox, resolved, board, time, observer, applier)

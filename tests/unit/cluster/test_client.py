@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from tests.unit.cluster.api_server import ApiServer, client_of, status
 
+from finetune_operator.cluster import discovery
 from finetune_operator.cluster.client import (
     ApiError,
     Client,
@@ -11,10 +14,12 @@ from finetune_operator.cluster.client import (
     RefusedError,
     UnavailableError,
 )
+from finetune_operator.cluster.leases import ClusterLease
 from finetune_operator.cluster.presence import presence
+from finetune_operator.cluster.read_job import Reader
 from finetune_operator.plan.model.observed import Presence
-from finetune_operator.runtime.kinds import PODS, SECRETS
-from finetune_operator.runtime.lease import NotLeadingError
+from finetune_operator.runtime.kinds import FINETUNE_JOBS, PODS, SECRETS, BadNameError
+from finetune_operator.runtime.lease import LeaseUnavailableError, NotLeadingError
 from finetune_operator.runtime.workers import TransientError
 
 
@@ -123,3 +128,81 @@ async def test_of_a_secret_only_metadata_is_asked_for(server: ApiServer, client:
     found = await presence(client, SECRETS, "team", {"there", "denied", "absent"})
     assert found == {"there": Presence.PRESENT, "denied": Presence.UNREADABLE, "absent": Presence.MISSING}
     assert all("as=PartialObjectMetadata" in asked.headers["Accept"] for asked in server.asked)
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"), [("7", 7.0), ("86400", 60.0), ("-1", 0.0), ("soon", 0.0), ("1e9", 0.0), ("²", 0.0), ("", 0.0)]
+)
+async def test_an_overloaded_api_server_says_how_long_to_leave_it_alone(
+    server: ApiServer, client: Client, said: str, seconds: float
+) -> None:
+    server.answer("GET", "/x", status(429, "TooManyRequests"))
+    server.extra_headers["Retry-After"] = said
+    with pytest.raises(UnavailableError) as raised:
+        await client.get("/x")
+    assert raised.value.retry_after == seconds
+
+
+async def test_an_answer_that_is_no_json_is_tried_again(server: ApiServer, client: Client) -> None:
+    server.texts["/x"] = b"<html>a load balancer</html>"
+    with pytest.raises(TransientError):
+        await client.get("/x")
+
+
+async def test_a_redirect_is_not_followed(server: ApiServer, client: Client) -> None:
+    server.redirects["/x"] = "/y"
+    with pytest.raises(UnavailableError, match="redirect"):
+        await client.get("/x")
+    assert server.paths("GET") == ["/x"]
+
+
+async def test_of_a_page_that_is_too_large_smaller_ones_are_asked_for(server: ApiServer, client: Client) -> None:
+    huge = {"items": [{"metadata": {"name": "x" * 9_000_000}}], "metadata": {"resourceVersion": "7"}}
+    small = {"items": [{"metadata": {"name": "a"}}], "metadata": {"resourceVersion": "7"}}
+    server.answer("GET", "/api/v1/pods", huge, {**small, "metadata": {"resourceVersion": "7", "continue": "c"}}, small)
+    pages = [page async for page in client.pages(PODS, None)]
+    assert len(pages) == 2
+    assert [asked.query["limit"] for asked in server.asked] == ["250", "31", "31"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../other/secrets/db", "..", ".", "x?watch=true", "x/status", "x#y", "x%2F..%2Fy", "a b", "x\n", "", "XXX",
+        "a..b", "-a", "a" * 254,
+    ],
+)  # fmt: skip
+async def test_a_name_that_would_make_another_request_is_refused_before_it(
+    server: ApiServer, client: Client, name: str
+) -> None:
+    with pytest.raises(BadNameError):
+        SECRETS.path("team", name)
+    with pytest.raises(BadNameError):
+        SECRETS.path(name or "..", "db")
+    assert await presence(client, SECRETS, "team", {name}) == {name: Presence.MISSING}
+    assert await Reader(client, "team").job(name) is None
+    assert server.asked == []
+
+
+def test_a_name_that_an_object_can_have_is_a_path_of_its_own() -> None:
+    assert SECRETS.path("team", "db.example-1") == "/api/v1/namespaces/team/secrets/db.example-1"
+
+
+async def test_a_lease_that_cannot_be_read_as_one_is_unavailable(server: ApiServer, client: Client) -> None:
+    lease = ClusterLease(client, "team", "lease", lambda: datetime.now(UTC))
+    server.answer(
+        "GET", "/apis/coordination.k8s.io/v1/namespaces/team/leases/lease", {"spec": {"leaseDurationSeconds": []}}
+    )
+    with pytest.raises(LeaseUnavailableError):
+        await lease.read()
+
+
+@pytest.mark.parametrize("answer", [status(403, "Forbidden"), status(500), {"resources": None}, {"hello": "world"}])
+async def test_discovery_waits_whatever_the_api_server_answers(
+    server: ApiServer, client: Client, answer: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "_PAUSE_SECONDS", 0.001)
+    kinds = [{"name": name} for name in ("finetunejobs", "finetunetemplates", "clusterfinetunetemplates")]
+    server.answer("GET", FINETUNE_JOBS.root, answer, {"resources": kinds})
+    await discovery.wait_for_kinds(client)
+    assert len(server.asked) == 2

@@ -4,26 +4,69 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from tests.unit.cluster.api_server import status
 from tests.unit.cluster.conftest import World
 from tests.unit.cluster.pod_json import SCHEDULED, condition, container
 from tests.unit.runtime.objects import child, finetune_job, template
 
 from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob, FineTuneTemplate
-from finetune_operator.cluster.resolved import LeftoverError
+from finetune_operator.cluster.children import Relabel
+from finetune_operator.cluster.client import RefusedError
 from finetune_operator.plan.model.observed import Presence
-from finetune_operator.runtime.kinds import BATCH_JOBS, CLUSTER_TEMPLATES, PODS, TEMPLATES, JobKey
+from finetune_operator.runtime.kinds import BATCH_JOBS, CLUSTER_TEMPLATES, FINETUNE_JOBS, PODS, TEMPLATES, JobKey
+from finetune_operator.runtime.store import Ref
 from finetune_trainer.contract import Progress, Stage
 
 BOT = JobKey("team", "bot")
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = CREATED + timedelta(minutes=1)
-STARTED = {"startTime": "2026-01-01T00:00:00Z", "phase": "Training"}
+STARTED: dict[str, Any] = {
+    "startTime": "2026-01-01T00:00:00Z",
+    "phase": "Training",
+    "stage": "train",
+    "observedGeneration": 1,
+}
+RAN = {"number": 1, "start": "2026-01-01T00:00:00Z", "runningSince": "2026-01-01T00:00:30Z"}
 RESOLVED = "/api/v1/namespaces/team/configmaps/bot-resolved"
 EVENTS = "/api/v1/namespaces/team/events"
+LIVE_PODS = "/api/v1/namespaces/team/pods"
+TRAIN = "/apis/batch/v1/namespaces/team/jobs/bot-train"
+OTHER = "/apis/finetune-operator.io/v1alpha1/namespaces/team/finetunejobs/other"
+CREATING = {
+    "phase": "Pending",
+    "conditions": [SCHEDULED],
+    "containerStatuses": [container(waiting={"reason": "ContainerCreating"})],
+}
+TWO = {"completions": 2}
 
 
-def job(**status: Any) -> FineTuneJob:
-    return FineTuneJob.model_validate(finetune_job(**status))
+def job(**more: Any) -> FineTuneJob:
+    return FineTuneJob.model_validate(finetune_job(**more))
+
+
+def rank(index: int, version: int = 1, phase: str = "Running") -> dict[str, Any]:
+    body = child("Pod", f"p{index}", version=version, status={"phase": phase})
+    body["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] = str(index)
+    return body
+
+
+def listed(*bodies: dict[str, Any], version: int = 50) -> dict[str, Any]:
+    return {"items": list(bodies), "metadata": {"resourceVersion": str(version)}}
+
+
+@pytest.fixture
+def started(world: World) -> World:
+    """A job that has started, of which nothing is known yet but itself and that it has no resolved spec."""
+    world.knows(FINETUNE_JOBS, finetune_job(**STARTED))
+    return world
+
+
+def asked(world: World) -> list[str]:
+    """What was asked for besides the resolved spec."""
+    return [path for path in world.server.paths("GET") if path != RESOLVED]
+
+
+# What the job names
 
 
 async def test_a_job_without_its_template_costs_no_request(world: World) -> None:
@@ -43,90 +86,279 @@ async def test_the_namespaces_own_template_comes_first(world: World) -> None:
     assert own.observed.secrets == {"creds": Presence.PRESENT}
 
 
-async def test_of_a_started_job_only_the_resolved_spec_is_read_and_only_once(world: World) -> None:
-    world.knows(BATCH_JOBS, child("Job", "bot-train", status={"active": 1}))
-    world.knows(PODS, child("Pod", "p", owner="uid-bot-train", status={"phase": "Running"}))
+async def test_a_secret_that_may_not_be_read_is_unreadable_and_nothing_more(world: World) -> None:
+    world.server.answer("GET", "/api/v1/namespaces/team/secrets/creds", status(403, "Forbidden"))
+    world.knows(CLUSTER_TEMPLATES, template("ClusterFineTuneTemplate"))
+    seen = await world.observer.observe(BOT, job(), LATER)
+    assert seen.observed.secrets == {"creds": Presence.UNREADABLE}
+
+
+def resuming() -> FineTuneJob:
+    body = finetune_job()
+    body["spec"]["checkpoints"] = {"resumeFrom": {"job": "other"}}
+    return FineTuneJob.model_validate(body)
+
+
+async def test_the_job_to_resume_from_is_looked_up(world: World) -> None:
+    world.knows(CLUSTER_TEMPLATES, template("ClusterFineTuneTemplate"))
+    assert (await world.observer.observe(BOT, resuming(), LATER)).observed.resume_from is None
+    world.server.answer("GET", OTHER, finetune_job("other"))
+    found = (await world.observer.observe(BOT, resuming(), LATER)).observed.resume_from
+    assert found is not None
+    assert found.metadata.name == "other"
+
+
+async def test_a_job_to_resume_from_that_cannot_be_read_is_as_good_as_none(world: World) -> None:
+    world.knows(CLUSTER_TEMPLATES, template("ClusterFineTuneTemplate"))
+    world.server.answer("GET", OTHER, {"spec": {"fromTheFuture": True}})
+    assert (await world.observer.observe(BOT, resuming(), LATER)).observed.resume_from is None
+
+
+# Children by name and owner
+
+
+async def test_of_a_started_job_only_the_resolved_spec_is_read_and_only_once(started: World) -> None:
+    started.knows(BATCH_JOBS, child("Job", "bot-train", status={"active": 1}))
+    started.knows(PODS, child("Pod", "p", status={"phase": "Running"}))
     for _ in range(3):
-        await world.observer.observe(BOT, job(**STARTED), LATER)
-    assert world.server.paths("GET") == [RESOLVED]
+        await started.observer.observe(BOT, job(**STARTED), LATER)
+    assert started.server.paths("GET") == [RESOLVED]
 
 
-async def test_children_of_an_earlier_job_of_the_same_name_are_waited_for(world: World) -> None:
-    world.knows(BATCH_JOBS, child("Job", "bot-train", owner="uid-of-its-predecessor"))
-    with pytest.raises(LeftoverError):
-        await world.observer.observe(BOT, job(**STARTED), LATER)
+@pytest.mark.parametrize("owner", ["uid-of-its-predecessor", ""])
+async def test_a_job_of_our_name_that_is_not_ours_is_no_child(started: World, owner: str) -> None:
+    started.knows(BATCH_JOBS, child("Job", "bot-train", owner=owner or "x"))
+    seen = await started.observer.observe(BOT, job(**STARTED), LATER)
+    assert seen.observed.stages == {}
+    assert asked(started) == []
 
 
-async def test_a_resolved_spec_of_an_earlier_job_is_waited_for(world: World) -> None:
-    world.server.answer("GET", RESOLVED, {"metadata": {"ownerReferences": [{"uid": "uid-of-its-predecessor"}]}})
-    with pytest.raises(LeftoverError):
-        await world.observer.observe(BOT, job(**STARTED), LATER)
+async def test_a_job_of_ours_by_another_name_is_no_stage(started: World) -> None:
+    started.knows(BATCH_JOBS, child("Job", "bot-copy"))
+    assert (await started.observer.observe(BOT, job(**STARTED), LATER)).observed.stages == {}
 
 
-async def test_pods_stand_with_their_own_job_by_rank(world: World) -> None:
-    world.knows(BATCH_JOBS, child("Job", "bot-train", status={"active": 2}))
-    for name, index in (("b", "1"), ("a", "0")):
-        body = child("Pod", name, owner="uid-bot-train", status={"phase": "Running"})
-        body["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] = index
-        world.knows(PODS, body)
-    world.knows(PODS, child("Pod", "another-jobs", owner="uid-other", status={"phase": "Running"}))
-    seen = await world.observer.observe(BOT, job(**STARTED), LATER)
-    assert [pod.name for pod in seen.observed.stages[Stage.TRAIN].pods] == ["a", "b"]
+async def test_pods_stand_with_their_own_job_by_rank(started: World) -> None:
+    started.knows(BATCH_JOBS, child("Job", "bot-train", spec=TWO, status={"active": 2}))
+    started.knows(PODS, rank(1))
+    started.knows(PODS, rank(0))
+    started.knows(PODS, child("Pod", "another-jobs", owner="uid-other", status={"phase": "Running"}))
+    seen = await started.observer.observe(BOT, job(**STARTED), LATER)
+    assert [pod.name for pod in seen.observed.stages[Stage.TRAIN].pods] == ["p0", "p1"]
 
 
-async def test_a_job_whose_pods_are_refused_says_so_from_its_events(world: World) -> None:
-    world.knows(BATCH_JOBS, child("Job", "bot-train"))
-    words = 'pods "bot-train-0" is forbidden: exceeded quota: gpus'
-    told = {"reason": "FailedCreate", "message": words, "lastTimestamp": "2026-01-01T00:00:30Z"}
-    older = {"reason": "FailedCreate", "message": "an older one", "lastTimestamp": "2026-01-01T00:00:01Z"}
-    world.server.answer("GET", EVENTS, {"items": [told, older, {"reason": "Other"}]})
-    seen = await world.observer.observe(BOT, job(**STARTED), LATER)
-    (pod,) = seen.observed.stages[Stage.TRAIN].pods
-    assert pod.problem == f"FailedCreate: {words}"
-    assert seen.recheck_after is not None
+# What seems to be lost
 
 
-async def test_a_job_that_was_just_made_is_given_time_for_its_pods(world: World) -> None:
-    world.knows(BATCH_JOBS, child("Job", "bot-train"))
-    seen = await world.observer.observe(BOT, job(**STARTED), CREATED + timedelta(seconds=1))
-    assert seen.observed.stages[Stage.TRAIN].pods == ()
-    assert seen.recheck_after == 3
-    assert EVENTS not in world.server.paths("GET")
+async def test_a_job_that_the_status_knows_of_is_asked_for_before_it_is_taken_for_gone(started: World) -> None:
+    made_with = {"app.kubernetes.io/managed-by": "finetune-operator", "finetune-operator.io/job": "bot"}
+    bare = child("Job", "bot-train", spec={"template": {"metadata": {"labels": made_with}}})
+    bare["metadata"]["labels"] = {}
+    started.server.answer("GET", TRAIN, bare)
+    started.server.answer("GET", LIVE_PODS, listed())
+    seen = await started.observer.observe(BOT, job(**STARTED), CREATED)
+    assert seen.observed.stages[Stage.TRAIN].uid == "uid-bot-train"
+    assert seen.relabel == (Relabel("bot-train", "uid-bot-train", made_with),)
+    assert started.store.children(BOT, BATCH_JOBS)
+
+
+async def test_a_job_that_lost_its_labels_is_known_again_however_often_the_watch_says_that_it_is_gone(
+    started: World,
+) -> None:
+    started.knows(BATCH_JOBS, child("Job", "bot-train", version=3))
+    started.inbox.gone(BATCH_JOBS, Ref("team", "bot-train"), "uid-bot-train", 4)
+    started.server.answer("GET", TRAIN, child("Job", "bot-train", version=5))
+    assert Stage.TRAIN in (await started.observer.observe(BOT, job(**STARTED), CREATED)).observed.stages
+    await started.observer.observe(BOT, job(**STARTED), CREATED)
+    assert asked(started) == [TRAIN], "the second look finds it in the store"
+
+
+async def test_a_job_that_is_gone_indeed_is_asked_for_once(started: World) -> None:
+    for _ in range(3):
+        assert (await started.observer.observe(BOT, job(**STARTED), LATER)).observed.stages == {}
+    assert asked(started) == [TRAIN]
+
+
+async def test_a_job_of_another_owner_that_is_found_live_is_not_ours(started: World) -> None:
+    started.server.answer("GET", TRAIN, child("Job", "bot-train", owner="uid-x"))
+    assert (await started.observer.observe(BOT, job(**STARTED), LATER)).observed.stages == {}
+
+
+async def test_a_right_that_is_missing_is_no_proof_that_a_job_is_gone(started: World) -> None:
+    started.server.answer("GET", TRAIN, status(403, "Forbidden"))
+    with pytest.raises(RefusedError):
+        await started.observer.observe(BOT, job(**STARTED), LATER)
+
+
+async def test_nothing_is_asked_for_a_job_whose_stage_has_not_begun(started: World) -> None:
+    waiting = {**STARTED, "phase": "Pending"}
+    await started.observer.observe(BOT, job(**waiting), LATER)
+    assert asked(started) == []
+
+
+COMPLETE = {"conditions": [condition("Complete")]}
+
+
+async def test_a_complete_job_whose_pod_is_not_known_is_confirmed_by_a_live_list(started: World) -> None:
+    started.knows(BATCH_JOBS, child("Job", "bot-train", status=COMPLETE))
+    started.knows(PODS, rank(1))
+    started.server.answer("GET", LIVE_PODS, listed(rank(0, phase="Succeeded"), child("Pod", "q", owner="uid-x")))
+    seen = await started.observer.observe(BOT, job(**STARTED), LATER)
+    assert [pod.name for pod in seen.observed.stages[Stage.TRAIN].pods] == ["p0"]
+    query = next(one.query for one in started.server.asked if one.path == LIVE_PODS)
+    assert query["labelSelector"] == "batch.kubernetes.io/controller-uid=uid-bot-train"
+    assert [pod["metadata"]["name"] for pod in started.store.children(BOT, PODS)] == ["p0"]
+
+
+async def test_a_complete_job_whose_pods_have_all_succeeded_is_believed(started: World) -> None:
+    started.knows(BATCH_JOBS, child("Job", "bot-train", spec=TWO, status=COMPLETE))
+    started.knows(PODS, rank(0, phase="Succeeded"))
+    started.knows(PODS, rank(1, phase="Succeeded"))
+    await started.observer.observe(BOT, job(**STARTED), LATER)
+    assert asked(started) == []
+
+
+async def test_of_a_stage_that_is_behind_nothing_is_confirmed(started: World) -> None:
+    started.knows(BATCH_JOBS, child("Job", "bot-prepare", status=COMPLETE))
+    started.knows(BATCH_JOBS, child("Job", "bot-train"))
+    started.knows(PODS, rank(0))
+    await started.observer.observe(BOT, job(**STARTED), LATER)
+    assert asked(started) == []
+
+
+async def test_a_rank_that_has_vanished_is_confirmed_by_a_live_list(started: World) -> None:
+    started.knows(BATCH_JOBS, child("Job", "bot-train", spec=TWO))
+    started.knows(PODS, rank(0))
+    started.server.answer("GET", LIVE_PODS, listed(rank(0), rank(1)))
+    seen = await started.observer.observe(BOT, job(**STARTED, attempts=[RAN]), LATER)
+    assert [pod.name for pod in seen.observed.stages[Stage.TRAIN].pods] == ["p0", "p1"]
+    await started.observer.observe(BOT, job(**STARTED, attempts=[RAN]), LATER)
+    assert asked(started) == [LIVE_PODS], "what was found is in the store"
 
 
 @pytest.mark.parametrize(
-    "body",
-    [
-        child("Job", "bot-train", spec={"suspend": True}),
-        child("Job", "bot-train", status={"conditions": [condition("Complete")]}),
-        child("Job", "bot-train", status={"conditions": [condition("FailureTarget")]}),
-    ],
+    "attempt", [{"number": 1, "start": RAN["start"]}, {**RAN, "end": "2026-01-01T00:00:40Z"}], ids=["waits", "over"]
 )
-async def test_a_job_that_wants_no_pods_is_left_in_peace(world: World, body: dict[str, Any]) -> None:
-    world.knows(BATCH_JOBS, body)
-    seen = await world.observer.observe(BOT, job(**STARTED), LATER)
-    assert seen.recheck_after is None
-    assert EVENTS not in world.server.paths("GET")
+async def test_a_rank_is_not_missed_before_all_have_run_or_after_the_attempt(
+    started: World, attempt: dict[str, Any]
+) -> None:
+    started.knows(BATCH_JOBS, child("Job", "bot-train", spec=TWO))
+    started.knows(PODS, rank(0))
+    await started.observer.observe(BOT, job(**STARTED, attempts=[attempt]), CREATED)
+    assert asked(started) == []
 
 
-async def test_a_pod_that_waits_for_a_volume_says_so_from_its_events(world: World) -> None:
-    world.knows(BATCH_JOBS, child("Job", "bot-train", status={"active": 1}))
-    creating = {
-        "phase": "Pending",
-        "conditions": [SCHEDULED],
-        "containerStatuses": [container(waiting={"reason": "ContainerCreating"})],
-    }
-    world.knows(PODS, child("Pod", "p", owner="uid-bot-train", status=creating))
-    world.server.answer("GET", EVENTS, {"items": [{"reason": "FailedMount", "message": "no such volume"}]})
-    seen = await world.observer.observe(BOT, job(**STARTED), LATER)
+async def test_of_an_ended_job_the_children_are_read_live(world: World) -> None:
+    over: dict[str, Any] = {**STARTED, "phase": "Failed"}
+    world.knows(FINETUNE_JOBS, finetune_job(**over))
+    world.knows(BATCH_JOBS, child("Job", "bot-train"))
+    world.knows(PODS, rank(0))
+    world.server.answer("GET", TRAIN, child("Job", "bot-train"))
+    world.server.answer("GET", LIVE_PODS, listed(rank(0)))
+    seen = await world.observer.observe(BOT, job(**over), LATER)
+    assert [pod.name for pod in seen.observed.stages[Stage.TRAIN].pods] == ["p0"]
+
+
+# What only events tell
+
+
+async def test_a_job_whose_pods_are_refused_says_so_from_its_events(started: World) -> None:
+    started.knows(BATCH_JOBS, child("Job", "bot-train"))
+    words = 'pods "bot-train-0" is forbidden: exceeded quota: gpus'
+    told = {"reason": "FailedCreate", "message": words, "lastTimestamp": "2026-01-01T00:00:30Z"}
+    older = {"reason": "FailedCreate", "message": "an older one", "lastTimestamp": "2026-01-01T00:00:01Z"}
+    started.server.answer("GET", EVENTS, {"items": [told, older, {"reason": "Other"}]})
+    seen = await started.observer.observe(BOT, job(**STARTED), LATER)
+    (pod,) = seen.observed.stages[Stage.TRAIN].pods
+    assert (pod.name, pod.index, pod.problem) == ("bot-train-0", 0, f"FailedCreate: {words}")
+    assert seen.recheck_after == 15
+
+
+async def test_the_rank_that_a_gang_lacks_is_named(started: World) -> None:
+    started.knows(BATCH_JOBS, child("Job", "bot-train", spec=TWO))
+    started.knows(PODS, rank(0))
+    started.server.answer("GET", EVENTS, {"items": [{"reason": "FailedCreate", "message": "quota"}]})
+    seen = await started.observer.observe(BOT, job(**STARTED), LATER)
+    problems = {pod.index: pod.problem for pod in seen.observed.stages[Stage.TRAIN].pods}
+    assert problems == {0: None, 1: "FailedCreate: quota"}
+
+
+async def test_a_job_that_was_just_made_is_given_time_for_its_pods(started: World) -> None:
+    started.knows(BATCH_JOBS, child("Job", "bot-train"))
+    seen = await started.observer.observe(BOT, job(**STARTED), CREATED + timedelta(seconds=1))
+    assert seen.observed.stages[Stage.TRAIN].pods == ()
+    assert seen.recheck_after == 3
+    assert asked(started) == []
+
+
+async def test_a_pod_that_waits_for_a_volume_says_so_from_its_events(started: World) -> None:
+    started.knows(BATCH_JOBS, child("Job", "bot-train", status={"active": 1}))
+    started.knows(PODS, child("Pod", "p", status=CREATING))
+    started.server.answer("GET", EVENTS, {"items": [{"reason": "FailedMount", "message": "no such volume"}]})
+    seen = await started.observer.observe(BOT, job(**STARTED), LATER)
     assert seen.observed.stages[Stage.TRAIN].pods[0].problem == "FailedMount: no such volume"
 
 
-async def test_progress_counts_only_while_the_pod_that_reported_it_runs(world: World) -> None:
-    world.knows(BATCH_JOBS, child("Job", "bot-train", status={"active": 1}))
-    world.knows(PODS, child("Pod", "p", owner="uid-bot-train", status={"phase": "Running"}))
+@pytest.fixture
+def gang(started: World) -> World:
+    """Four pods that wait for their images."""
+    started.knows(BATCH_JOBS, child("Job", "bot-train", spec={"completions": 4}))
+    for index in range(4):
+        started.knows(PODS, rank(index) | {"status": CREATING})
+    started.server.answer("GET", EVENTS, {"items": []})
+    return started
+
+
+def asked_about(world: World) -> list[str]:
+    queries = [one.query["fieldSelector"] for one in world.server.asked if one.path == EVENTS]
+    return [query.split(",")[0].removeprefix("involvedObject.uid=uid-") for query in queries]
+
+
+async def test_of_a_gang_that_waits_one_pod_is_asked_about_and_the_answer_remembered(gang: World) -> None:
+    for _ in range(5):
+        await gang.observer.observe(BOT, job(**STARTED), LATER)
+        gang.time.advance(2)
+    assert asked_about(gang) == ["p0"]
+
+
+async def test_the_next_time_another_pod_of_the_gang_is_asked_about(gang: World) -> None:
+    for _ in range(5):
+        await gang.observer.observe(BOT, job(**STARTED), LATER)
+        gang.time.advance(15)
+    assert asked_about(gang) == ["p0", "p1", "p2", "p3", "p0"]
+
+
+async def test_a_pod_with_a_problem_is_asked_about_again(gang: World) -> None:
+    gang.server.answer("GET", EVENTS, {"items": [{"reason": "FailedMount", "message": "no"}]})
+    for _ in range(2):
+        seen = await gang.observer.observe(BOT, job(**STARTED), LATER)
+        gang.time.advance(15)
+    assert asked_about(gang) == ["p0", "p0"]
+    assert [pod.problem for pod in seen.observed.stages[Stage.TRAIN].pods] == ["FailedMount: no", None, None, None]
+
+
+async def test_a_forgotten_job_leaves_nothing_behind(gang: World) -> None:
+    await gang.observer.observe(BOT, job(**STARTED), LATER)
+    gang.observer.forget(BOT)
+    await gang.observer.observe(BOT, job(**STARTED), LATER)
+    assert asked_about(gang) == ["p0", "p0"]
+    assert gang.server.paths("GET").count(RESOLVED) == 2
+
+
+async def test_events_that_may_not_be_read_are_no_problem(gang: World) -> None:
+    gang.server.answer("GET", EVENTS, status(403, "Forbidden"))
+    seen = await gang.observer.observe(BOT, job(**STARTED), LATER)
+    assert all(pod.problem is None for pod in seen.observed.stages[Stage.TRAIN].pods)
+
+
+# Progress
+
+
+async def test_progress_counts_only_while_the_pod_that_reported_it_runs(started: World) -> None:
+    started.knows(BATCH_JOBS, child("Job", "bot-train", status={"active": 1}))
+    started.knows(PODS, child("Pod", "p", status={"phase": "Running"}))
     progress = Progress(stage=Stage.TRAIN, updated_at=CREATED, step=3)
-    world.board.report(BOT, "p", progress)
-    assert (await world.observer.observe(BOT, job(**STARTED), LATER)).observed.progress == progress
-    world.knows(PODS, child("Pod", "p", version=2, owner="uid-bot-train", status={"phase": "Failed"}))
-    assert (await world.observer.observe(BOT, job(**STARTED), LATER)).observed.progress is None
+    started.board.report(BOT, "p", progress, CREATED)
+    assert (await started.observer.observe(BOT, job(**STARTED), LATER)).observed.progress == progress
+    started.knows(PODS, child("Pod", "p", version=2, status={"phase": "Failed"}))
+    assert (await started.observer.observe(BOT, job(**STARTED), LATER)).observed.progress is None

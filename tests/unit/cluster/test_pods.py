@@ -61,12 +61,34 @@ def test_a_sidecar_says_nothing_of_the_trainer() -> None:
     assert pod_state(pod("Running", sidecar, container(running={}))).exit_code is None
 
 
-def test_a_pod_that_was_charged_and_is_being_deleted_shows_both() -> None:
-    body = pod("Failed", terminated(76))
-    body["metadata"]["labels"]["finetune-operator.io/attempt"] = "3"
+def test_a_pod_that_is_being_deleted_tells_its_node_and_when_it_should_be_gone() -> None:
+    body = pod("Running", container(running={}))
+    assert (pod_state(body).node, pod_state(body).gone_by, pod_state(body).deleting) == ("gpu-1", None, False)
     body["metadata"]["deletionTimestamp"] = "2026-01-01T00:02:00Z"
     state = pod_state(body)
-    assert (state.attempt, state.deleting) == (3, True)
+    assert (state.gone_by, state.deleting) == (datetime(2026, 1, 1, 0, 2, tzinfo=UTC), True)
+
+
+def test_a_pod_without_a_node_or_a_rank_has_none() -> None:
+    body = pod("Pending")
+    body["spec"], body["metadata"]["labels"] = {}, {}
+    assert (pod_state(body).node, pod_state(body).index) == (None, 0)
+
+
+RAN = [
+    (pod("Running", container(running={"startedAt": "2026-01-01T00:00:10Z"})), True),
+    (pod("Failed", terminated(1)), True),
+    (pod("Succeeded", terminated(0)), True),
+    (pod("Running", container(waiting={"reason": "x"}) | {"lastState": {"terminated": {"exitCode": 1}}}), True),
+    (pod("Pending", container(waiting={"reason": "ContainerCreating"})), False),
+    (pod("Pending"), False),
+    (pod("Running", container("istio-proxy", running={}), container(waiting={"reason": "PodInitializing"})), False),
+]
+
+
+@pytest.mark.parametrize(("body", "ran"), RAN)
+def test_a_pod_has_run_once_its_trainer_has(body: Json, *, ran: bool) -> None:
+    assert pod_state(body).ran is ran
 
 
 PROBLEMS = {
@@ -124,7 +146,17 @@ def test_only_a_running_rank_0_has_an_address_to_ask() -> None:
     assert address(ended) is None
 
 
-@pytest.mark.parametrize("body", [*PROBLEMS.values(), pod("Failed", terminated(72, RESULT), podIP="10.0.0.7")])
+@pytest.mark.parametrize("body", [*PROBLEMS.values(), *(body for body, _ in RAN)])
 def test_a_trimmed_pod_reads_as_the_whole_one(body: Json) -> None:
     assert pod_state(trim_pod(body)) == pod_state(body)
-    assert "spec" not in trim_pod(body)
+    assert trim_pod(body)["spec"] == {"nodeName": "gpu-1"}
+
+
+def test_of_a_pods_labels_and_annotations_only_the_operators_own_labels_are_kept() -> None:
+    body = pod("Running", container(running={}), conditions=(condition("Ready"), SCHEDULED))
+    body["metadata"]["labels"]["team"] = "a"
+    body["metadata"]["annotations"] = {"finetune-operator.io/run-config": "{}" * 1000}
+    trimmed = trim_pod(body)
+    assert "team" not in trimmed["metadata"]["labels"]
+    assert "annotations" not in trimmed["metadata"]
+    assert trimmed["status"]["conditions"] == [SCHEDULED]

@@ -1,67 +1,372 @@
 from __future__ import annotations
 
-import socket
+import asyncio
+import gzip
+import ipaddress
+import json
+import resource
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import UTC, datetime
 
 import aiohttp
 import pytest
-from tests.unit.cluster.api_server import ApiServer
+from structlog.testing import capture_logs
+from tests.unit.cluster import hostile
+from tests.unit.cluster.api_server import ApiServer, client_of, status
 from tests.unit.cluster.conftest import World
+from tests.unit.cluster.hostile import Behaviour, closed_port
 from tests.unit.cluster.pod_json import container
 from tests.unit.runtime.fake_time import FakeTime
 from tests.unit.runtime.objects import child, finetune_job
 
+from finetune_operator.cluster import progress as scraping
 from finetune_operator.cluster.pods import PodAddress
-from finetune_operator.cluster.progress import ScrapeLoop, Scraper
-from finetune_operator.runtime.kinds import FINETUNE_JOBS, PODS, JobKey
+from finetune_operator.cluster.progress import (
+    NoProgressError,
+    Outcome,
+    ScrapeLoop,
+    Scraper,
+    may_be_a_pods,
+    pod_session,
+)
+from finetune_operator.runtime.kinds import BATCH_JOBS, FINETUNE_JOBS, PODS, JobKey
+from finetune_operator.runtime.progress import ProgressBoard
+from finetune_trainer.contract import Progress
 
 BOT = JobKey("team", "bot")
-PROXY = "/api/v1/namespaces/team/pods/p:9402/proxy/progress"
 SAID = {"stage": "train", "updatedAt": "2026-01-01T00:00:00Z", "step": 7}
-NOBODY = PodAddress("p", "127.0.0.1")
-"""An address at which nothing listens on the progress port."""
+GOOD = hostile.answer(json.dumps(SAID).encode())
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scraping, "_POD_SECONDS", 1.0)
+    monkeypatch.setattr(scraping, "_CONNECT_SECONDS", 0.1)
 
 
 @pytest.fixture
-async def scraper(world: World) -> AsyncIterator[Scraper]:
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", 9402)) == 0:
-            pytest.skip("something listens on the trainer's port")
-    async with aiohttp.ClientSession(trust_env=False) as session:
-        yield Scraper(world.client, session, FakeTime().time)
+def time() -> FakeTime:
+    return FakeTime()
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with pod_session() as found:
+        yield found
+
+
+@pytest.fixture
+def scraper(world: World, session: aiohttp.ClientSession, time: FakeTime) -> Scraper:
+    return Scraper(world.client, session, time.time, port=closed_port(), may_ask=lambda ip: ip.is_loopback)
+
+
+def proxy(scraper: Scraper, pod: str = "p", namespace: str = "team") -> str:
+    return f"/api/v1/namespaces/{namespace}/pods/{pod}:{scraper.port}/proxy/progress"
+
+
+async def ask(scraper: Scraper, behave: Behaviour) -> Progress:
+    async with hostile.pod(behave) as pod:
+        scraper.port = pod.port
+        return await scraper.progress("team", pod.address)
+
+
+async def outcome_of(scraper: Scraper, behave: Behaviour) -> Outcome:
+    with pytest.raises(NoProgressError) as raised:
+        await ask(scraper, behave)
+    return raised.value.outcome
+
+
+NOBODY = PodAddress("p", "127.0.0.1")
+
+
+async def test_a_pod_is_asked_at_its_address(scraper: Scraper, server: ApiServer) -> None:
+    assert (await ask(scraper, GOOD)).step == 7
+    assert server.asked == []
+
+
+async def test_a_report_over_several_segments_is_read_whole(scraper: Scraper) -> None:
+    said = json.dumps({**SAID, "message": "x" * 20_000}).encode()
+    assert (await ask(scraper, hostile.in_segments(said, 8))).step == 7
+
+
+@pytest.mark.parametrize(
+    ("behave", "outcome"),
+    [
+        (hostile.silent, Outcome.TIMEOUT),
+        (hostile.trickle, Outcome.TIMEOUT),
+        (hostile.flood(300), Outcome.TOO_LARGE),
+        (hostile.answer(b"", Content_Length="314572800"), Outcome.TOO_LARGE),
+        (hostile.answer(b"", "302 Found", Location="http://127.0.0.1:1/"), Outcome.REFUSED),
+        (hostile.answer(b"", "500 Internal Server Error"), Outcome.REFUSED),
+        (hostile.answer(b"not JSON"), Outcome.INVALID),
+        (hostile.answer(b"[" * 60_000), Outcome.INVALID),
+        (hostile.answer(gzip.compress(b" " * hostile.MEGABYTE), Content_Encoding="gzip"), Outcome.INVALID),
+        (hostile.headers_for_ever, Outcome.INVALID),
+    ],
+)
+async def test_a_hostile_pod_costs_little_time_and_is_not_asked_twice(
+    scraper: Scraper, server: ApiServer, behave: Behaviour, outcome: Outcome
+) -> None:
+    async with asyncio.timeout(10):
+        assert await outcome_of(scraper, behave) is outcome
+    assert server.asked == []
+
+
+async def test_of_a_large_body_little_is_read(scraper: Scraper) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    async with hostile.pod(hostile.flood(300)) as pod:
+        scraper.port = pod.port
+        with pytest.raises(NoProgressError):
+            await scraper.progress("team", pod.address)
+        assert pod.sent < 32 * hostile.MEGABYTE
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024, "KiB"
+
+
+async def test_a_body_over_the_limit_is_refused_through_the_api_server_too(scraper: Scraper, server: ApiServer) -> None:
+    server.answer("GET", proxy(scraper), {**SAID, "message": "x" * 300_000})
+    with pytest.raises(NoProgressError) as raised:
+        await scraper.progress("team", NOBODY)
+    assert raised.value.outcome is Outcome.TOO_LARGE
 
 
 async def test_a_pod_that_cannot_be_reached_is_asked_through_the_api_server(
     scraper: Scraper, server: ApiServer
 ) -> None:
-    server.answer("GET", PROXY, SAID)
-    progress = await scraper.progress("team", NOBODY)
-    assert progress is not None
-    assert progress.step == 7
+    server.answer("GET", proxy(scraper), SAID)
+    assert (await scraper.progress("team", NOBODY)).step == 7
 
 
-async def test_a_pod_that_does_not_serve_yet_has_no_progress(scraper: Scraper) -> None:
-    assert await scraper.progress("team", NOBODY) is None
+async def test_a_pod_that_hangs_up_is_asked_through_the_api_server(scraper: Scraper, server: ApiServer) -> None:
+    async with hostile.pod(hostile.hang_up) as pod:
+        scraper.port = pod.port
+        server.answer("GET", proxy(scraper), SAID)
+        assert (await scraper.progress("team", pod.address)).step == 7
 
 
-async def test_an_answer_that_is_no_progress_is_none(scraper: Scraper, server: ApiServer) -> None:
-    server.answer("GET", PROXY, {"hello": "world"})
-    assert await scraper.progress("team", NOBODY) is None
+async def test_a_pod_that_nobody_reaches_is_unreachable(scraper: Scraper, server: ApiServer) -> None:
+    server.answer("GET", proxy(scraper), status(503, "ServiceUnavailable", "connection refused"))
+    with pytest.raises(NoProgressError) as raised:
+        await scraper.progress("team", NOBODY)
+    assert raised.value.outcome is Outcome.UNREACHABLE
+
+
+async def test_an_unreachable_pod_changes_only_how_its_namespaces_pods_on_its_network_are_asked(
+    scraper: Scraper, server: ApiServer
+) -> None:
+    server.answer("GET", proxy(scraper, "far"), SAID)
+    scraper.may_ask = lambda _: True
+    # Connecting to the broadcast address fails at once, and sends nothing.
+    assert (await scraper.progress("team", PodAddress("far", "255.255.255.255"))).step == 7
+    async with hostile.pod(GOOD) as pod:
+        scraper.port = pod.port
+        for namespace in ("team", "other"):
+            assert (await scraper.progress(namespace, pod.address)).step == 7
+        assert pod.asked == 2
+
+
+async def test_pods_of_an_unreachable_network_are_asked_directly_again_after_a_while(
+    scraper: Scraper, server: ApiServer, time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scraper.may_ask = lambda _: True
+    tried: list[str] = []
+
+    async def no_route(self: Scraper, ip: object) -> bytes:
+        tried.append(str(ip))
+        raise scraping._ElsewhereError(lasting=True)  # noqa: SLF001 - no address is without a route on every machine
+
+    monkeypatch.setattr(Scraper, "_direct", no_route)
+    server.answer("GET", proxy(scraper), SAID)
+    server.answer("GET", proxy(scraper, namespace="other"), SAID)
+    for _ in range(2):
+        await scraper.progress("team", PodAddress("p", "10.0.0.1"))
+    await scraper.progress("team", PodAddress("p", "10.0.0.77"))
+    assert tried == ["10.0.0.1"]
+    await scraper.progress("team", PodAddress("p", "10.0.1.1"))
+    await scraper.progress("other", PodAddress("p", "10.0.0.1"))
+    assert tried == ["10.0.0.1", "10.0.1.1", "10.0.0.1"]
+    time.advance(301)
+    await scraper.progress("team", PodAddress("p", "10.0.0.77"))
+    assert tried[-1] == "10.0.0.77"
+
+
+async def test_a_redirect_through_the_api_server_is_not_followed(scraper: Scraper, server: ApiServer) -> None:
+    server.redirects[proxy(scraper)] = "/api/v1/namespaces/other/secrets/db"
+    with pytest.raises(NoProgressError):
+        await scraper.progress("team", NOBODY)
+    assert server.paths("GET") == [proxy(scraper)]
+
+
+async def test_what_a_pod_has_packed_is_not_unpacked_through_the_api_server(
+    scraper: Scraper, server: ApiServer
+) -> None:
+    server.texts[proxy(scraper)] = gzip.compress(b" " * hostile.MEGABYTE)
+    server.extra_headers["Content-Encoding"] = "gzip"
+    with pytest.raises(NoProgressError) as raised:
+        await scraper.progress("team", NOBODY)
+    assert raised.value.outcome is Outcome.INVALID
+
+
+async def test_a_pods_cookie_does_not_go_along_with_later_requests(scraper: Scraper, server: ApiServer) -> None:
+    server.url = server.url.replace("127.0.0.1", "localhost")  # cookies of plain addresses are not kept anyway
+    server.cookies = True
+    server.answer("GET", proxy(scraper), SAID)
+    async with client_of(server) as scraper.client:
+        for _ in range(2):
+            await scraper.progress("team", NOBODY)
+    assert all("Cookie" not in asked.headers for asked in server.asked)
+
+
+@pytest.mark.parametrize(
+    "ip",
+    [
+        "127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", "169.254.169.254", "::ffff:169.254.169.254", "fe80::1",
+        "0.0.0.0", "::",  # noqa: S104 - it is not bound to
+        "224.0.0.1", "ff02::1", "255.255.255.255",
+    ],
+)  # fmt: skip
+def test_an_address_that_no_pod_has_is_not_asked(ip: str) -> None:
+    assert not may_be_a_pods(ipaddress.ip_address(ip))
+
+
+@pytest.mark.parametrize("ip", ["10.244.1.7", "192.168.3.4", "100.64.0.9", "203.0.113.9", "fd00::7", "2001:db8::1"])
+def test_an_address_that_a_pod_can_have_is_asked(ip: str) -> None:
+    assert may_be_a_pods(ipaddress.ip_address(ip))
+
+
+@pytest.mark.parametrize("ip", ["evil.example", "10.0.0.1@evil", "10.0.0.1/../x", "", "fd00::1%eth0", "1.2.3.4:80"])
+async def test_an_address_that_is_none_is_refused_without_a_request(
+    scraper: Scraper, server: ApiServer, ip: str
+) -> None:
+    scraper.may_ask = lambda _: True
+    with pytest.raises(NoProgressError) as raised:
+        await scraper.progress("team", PodAddress("p", ip))
+    assert raised.value.outcome is Outcome.INVALID
+    assert server.asked == []
+
+
+def running(name: str, job: str = "bot", namespace: str = "team") -> dict[str, object]:
+    pod = child("Pod", name, job=job)
+    pod["metadata"] |= {"namespace": namespace, "uid": f"{namespace}-{name}"}
+    pod["status"] = {"phase": "Running", "podIP": "127.0.0.1", "containerStatuses": [container(running={})]}
+    return pod
+
+
+def job_for_training(name: str, namespace: str) -> dict[str, object]:
+    job = child("Job", f"{name}-train", job=name, owner=f"{namespace}-{name}")
+    job["metadata"] |= {"namespace": namespace}
+    return job
+
+
+def job_in(namespace: str, name: str) -> dict[str, object]:
+    job = finetune_job(name)
+    job["metadata"] |= {"namespace": namespace, "uid": f"{namespace}-{name}"}
+    return job
+
+
+@pytest.fixture
+async def counted() -> list[str]:
+    return []
+
+
+@pytest.fixture
+async def loop(world: World, scraper: Scraper, counted: list[str]) -> ScrapeLoop:
+    return ScrapeLoop(world.store, scraper, world.board, lambda: NOON, counted.append)
 
 
 async def test_a_running_job_is_queued_when_its_progress_has_moved(
-    scraper: Scraper, server: ApiServer, world: World
+    loop: ScrapeLoop, scraper: Scraper, server: ApiServer, world: World
 ) -> None:
     world.knows(FINETUNE_JOBS, finetune_job())
-    running = {"phase": "Running", "podIP": "127.0.0.1", "containerStatuses": [container(running={})]}
-    world.knows(PODS, child("Pod", "p", status=running))
+    world.knows(BATCH_JOBS, child("Job", "bot-train"))
+    world.knows(PODS, running("p"))
     world.queue.clear()
-    server.answer("GET", PROXY, SAID, SAID, {**SAID, "step": 8})
-    loop = ScrapeLoop(world.store, scraper, world.board)
-    await loop.once()
+    server.answer("GET", proxy(scraper), SAID, SAID, {**SAID, "step": 8})
+    await loop.ask(BOT)
     assert world.queue.take() == BOT
     world.queue.done(BOT)
-    await loop.once()
+    await loop.ask(BOT)
     assert world.queue.take() is None
-    await loop.once()
+    await loop.ask(BOT)
     assert world.queue.take() == BOT
+
+
+async def test_a_report_says_when_it_arrived_here(
+    loop: ScrapeLoop, scraper: Scraper, server: ApiServer, world: World
+) -> None:
+    world.knows(FINETUNE_JOBS, finetune_job())
+    world.knows(BATCH_JOBS, child("Job", "bot-train"))
+    world.knows(PODS, running("p"))
+    server.answer("GET", proxy(scraper), {**SAID, "updatedAt": "9999-12-31T23:59:59Z"})
+    await loop.ask(BOT)
+    newest = world.board.newest(BOT)
+    assert newest is not None
+    assert newest.progress.updated_at == NOON
+
+
+async def test_a_report_that_comes_when_its_job_has_gone_is_not_kept(
+    loop: ScrapeLoop, scraper: Scraper, world: World
+) -> None:
+    world.knows(FINETUNE_JOBS, finetune_job())
+    world.knows(BATCH_JOBS, child("Job", "bot-train"))
+    world.knows(PODS, running("p"))
+
+    async def gone_meanwhile(writer: asyncio.StreamWriter) -> None:
+        world.knows(FINETUNE_JOBS, finetune_job(version=2, phase="Failed"))
+        await GOOD(writer)
+
+    async with hostile.pod(gone_meanwhile) as pod:
+        scraper.port = pod.port
+        await loop.ask(BOT)
+    assert world.board.newest(BOT) is None
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), RuntimeError("a fault of ours"), ExceptionGroup("x", [OSError()])])
+async def test_no_error_of_one_scrape_gets_out_and_it_is_named_once(
+    loop: ScrapeLoop, world: World, counted: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def fails(*_: object) -> Progress:
+        raise error
+
+    monkeypatch.setattr(Scraper, "progress", fails)
+    world.knows(FINETUNE_JOBS, finetune_job())
+    world.knows(BATCH_JOBS, child("Job", "bot-train"))
+    world.knows(PODS, running("p"))
+    with capture_logs() as logs:
+        for _ in range(3):
+            await loop.ask(BOT)
+    assert counted == ["fault"] * 3
+    assert [line["event"] for line in logs] == ["no_progress"]
+
+
+async def test_a_namespace_of_silent_pods_does_not_hold_up_another_namespaces(
+    loop: ScrapeLoop, scraper: Scraper, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent_for_ever, answered = asyncio.Event(), asyncio.Event()
+    at_once = most = 0
+
+    async def progress(self: Scraper, namespace: str, pod: PodAddress) -> Progress:
+        nonlocal at_once, most
+        if namespace == "noisy":
+            at_once += 1
+            most = max(most, at_once)
+            await silent_for_ever.wait()
+        return Progress.model_validate(SAID)
+
+    monkeypatch.setattr(Scraper, "progress", progress)
+    for number in range(200):
+        world.knows(FINETUNE_JOBS, job_in("noisy", f"n{number}"))
+        world.knows(BATCH_JOBS, job_for_training(f"n{number}", "noisy"))
+        world.knows(PODS, running(f"n{number}", f"n{number}", "noisy"))
+    world.knows(FINETUNE_JOBS, finetune_job())
+    world.knows(BATCH_JOBS, child("Job", "bot-train"))
+    world.knows(PODS, running("p"))
+    loop.board = ProgressBoard(lambda key: answered.set() if key == BOT else None)
+    task = asyncio.create_task(loop.run(0.01))
+    async with asyncio.timeout(10):
+        await answered.wait()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert 1 <= most < 16

@@ -2,122 +2,403 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from tests.unit.cluster.api_server import status
 from tests.unit.cluster.conftest import World
-from tests.unit.runtime.objects import finetune_job, template
+from tests.unit.cluster.pod_json import condition
+from tests.unit.runtime.objects import child, finetune_job, template
 
+from finetune_operator import reconcile
+from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob, ObjectMeta
+from finetune_operator.cluster.apply import StaleError
+from finetune_operator.cluster.client import RefusedError, UnavailableError
+from finetune_operator.cluster.events import EventSender
+from finetune_operator.plan.manifests.stages import resolved_config_map
+from finetune_operator.plan.model.plan import JobEvent
 from finetune_operator.plan.model.settings import PlanSettings
+from finetune_operator.plan.resolve.resolver import resolve
 from finetune_operator.reconcile import Reconciler
-from finetune_operator.runtime.kinds import CLUSTER_TEMPLATES, FINETUNE_JOBS, JobKey
+from finetune_operator.runtime.kinds import BATCH_JOBS, CLUSTER_TEMPLATES, FINETUNE_JOBS, JobKey
+from finetune_operator.runtime.lease import NotLeadingError
 from finetune_operator.runtime.store import Ref
 
 BOT = JobKey("team", "bot")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 OWN = "/apis/finetune-operator.io/v1alpha1/namespaces/team/finetunejobs/bot"
-EVENTS = "/api/v1/namespaces/team/events"
-CONFIG_MAP = "/api/v1/namespaces/team/configmaps/bot-prepare"
-CLAIM = "/api/v1/namespaces/team/persistentvolumeclaims/bot-workspace"
-JOB = "/apis/batch/v1/namespaces/team/jobs/bot-prepare"
+STATUS = f"{OWN}/status"
+CONFIG_MAPS = "/api/v1/namespaces/team/configmaps"
+CLAIMS = "/api/v1/namespaces/team/persistentvolumeclaims"
+JOBS = "/apis/batch/v1/namespaces/team/jobs"
+PREPARE = f"{JOBS}/bot-prepare"
+OVER: dict[str, Any] = {
+    "phase": "Failed",
+    "observedGeneration": 1,
+    "completionTime": "2025-12-31T00:00:00Z",
+    "reason": "Diverged",
+}
+
+
+@dataclass
+class Events(EventSender):
+    """Remembers what is posted; sends nothing."""
+
+    posted: list[JobEvent] = field(default_factory=list)
+
+    def post(self, job: ObjectMeta, event: JobEvent, moment: datetime) -> None:
+        self.posted.append(event)
+
+
+@dataclass
+class Tried:
+    """A reconciler, its clock, and what it was told to forget."""
+
+    world: World
+    events: Events
+    now: datetime = NOW
+    forgotten: list[JobKey] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        world = self.world
+        self.reconciler = Reconciler(
+            world.store,
+            world.client,
+            world.observer,
+            world.applier,
+            self.events,
+            self.forgotten.append,
+            PlanSettings(),
+            lambda: self.now,
+        )
+
+    async def once(self) -> float | None:
+        return await self.reconciler.reconcile(BOT)
+
+    async def fails(self, error: type[Exception] = Exception, *, after: float = 0.0) -> None:
+        self.now += timedelta(seconds=after)
+        with pytest.raises(error):
+            await self.once()
+
+    def written(self) -> dict[str, Any]:
+        """The status that was written last."""
+        status: dict[str, Any] = next(a for a in reversed(self.world.server.asked) if a.path == STATUS).body["status"]
+        return status
+
+    def writes(self) -> int:
+        return self.world.server.paths("PATCH").count(STATUS)
 
 
 @pytest.fixture
-def forgotten() -> list[JobKey]:
-    return []
+def tried(world: World) -> Tried:
+    world.server.answer("PATCH", STATUS, finetune_job(version=2))
+    return Tried(world, Events(world.client))
 
 
 @pytest.fixture
-def reconciler(world: World, forgotten: list[JobKey]) -> Reconciler:
-    return Reconciler(
-        world.store, world.client, world.observer, world.applier, forgotten.append, PlanSettings(), lambda: NOW
-    )
-
-
-def status_written(world: World) -> dict[str, Any]:
-    status: dict[str, Any] = next(a for a in reversed(world.server.asked) if a.path == f"{OWN}/status").body["status"]
-    return status
-
-
-async def test_a_job_without_its_template_is_told_so_once_and_then_left_alone(
-    world: World, reconciler: Reconciler
-) -> None:
-    world.knows(FINETUNE_JOBS, finetune_job())
-    world.server.answer("POST", EVENTS, {})
-    world.server.answer("PATCH", f"{OWN}/status", finetune_job(version=2))
-    assert await reconciler.reconcile(BOT) is not None
-    written = status_written(world)
-    assert written["reason"] == "TemplateNotFound"
-    world.knows(FINETUNE_JOBS, finetune_job(version=3, **written))
-    before = len(world.server.asked)
-    await reconciler.reconcile(BOT)
-    assert len(world.server.asked) == before, "an unchanged job costs no request"
-
-
-async def test_a_job_that_has_ended_or_is_gone_is_forgotten_without_a_request(
-    world: World, reconciler: Reconciler, forgotten: list[JobKey]
-) -> None:
-    world.knows(FINETUNE_JOBS, finetune_job(phase="Succeeded"))
-    assert await reconciler.reconcile(BOT) is None
-    world.inbox.gone(FINETUNE_JOBS, Ref("team", "bot"), "uid-bot")
-    assert await reconciler.reconcile(BOT) is None
-    assert forgotten == [BOT, BOT]
-    assert world.server.asked == []
-
-
-async def test_a_job_that_is_being_deleted_is_left_to_the_garbage_collector(
-    world: World, reconciler: Reconciler
-) -> None:
-    body = finetune_job()
-    body["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    world.knows(FINETUNE_JOBS, body)
-    assert await reconciler.reconcile(BOT) is None
-    assert world.server.asked == []
-
-
-async def test_a_job_of_another_version_is_told_what_cannot_be_read(world: World, reconciler: Reconciler) -> None:
-    body = finetune_job()
-    body["spec"]["fromTheFuture"] = True
-    world.knows(FINETUNE_JOBS, body)
-    world.server.answer("POST", EVENTS, {})
-    await reconciler.reconcile(BOT)
-    (asked,) = world.server.asked
-    assert asked.body["reason"] == "InvalidSpec"
-    assert "fromTheFuture" in asked.body["message"]
-
-
-@pytest.fixture
-def starting(world: World) -> World:
+def starting(tried: Tried) -> Tried:
     """A job that can start, whose workspace needs a claim."""
     body = finetune_job()
     del body["spec"]["datasets"][0]["secretRef"]
     body["spec"]["workspace"] = {"size": "1Gi"}
+    world = tried.world
     world.knows(FINETUNE_JOBS, body)
     world.knows(CLUSTER_TEMPLATES, template("ClusterFineTuneTemplate"))
-    world.server.answer("POST", EVENTS, {})
-    world.server.answer("PATCH", f"{OWN}/status", finetune_job(version=2))
-    return world
+    world.server.answer("PATCH", STATUS, {**body, "metadata": {**body["metadata"], "resourceVersion": "2"}})
+    world.server.kept |= {CONFIG_MAPS: {}, CLAIMS: {}}
+    world.server.answer("POST", JOBS, child("Job", "bot-prepare"))
+    return tried
 
 
-async def test_what_a_job_needs_is_applied_at_once_and_the_job_after_it(
-    starting: World, reconciler: Reconciler
+@pytest.fixture
+def suspending(tried: Tried) -> Tried:
+    """A job that prepares and is to be suspended."""
+    body = finetune_job(phase="Preparing", stage="prepare", startTime="2025-12-31T00:00:00Z", observedGeneration=1)
+    body["spec"]["runPolicy"] = {"suspend": True}
+    job = FineTuneJob.model_validate(body)
+    spec = resolve(job, ClusterFineTuneTemplate.model_validate(template("ClusterFineTuneTemplate")), PlanSettings())
+    tried.world.knows(FINETUNE_JOBS, body)
+    tried.world.knows(BATCH_JOBS, child("Job", "bot-prepare"))
+    tried.world.server.answer("GET", OWN, {**body, "metadata": {**body["metadata"], "resourceVersion": "8"}})
+    tried.world.server.answer("GET", f"{CONFIG_MAPS}/bot-resolved", resolved_config_map(job, spec))
+    return tried
+
+
+# The order of things
+
+
+async def test_a_job_without_its_template_is_told_so_once_and_then_left_alone(tried: Tried) -> None:
+    tried.world.knows(FINETUNE_JOBS, finetune_job())
+    assert await tried.once() is not None
+    assert tried.written()["reason"] == "TemplateNotFound"
+    assert [event.reason for event in tried.events.posted] == ["TemplateNotFound"]
+    tried.world.knows(FINETUNE_JOBS, finetune_job(version=3, **tried.written()))
+    before = len(tried.world.server.asked)
+    await tried.once()
+    assert len(tried.world.server.asked) == before, "an unchanged job costs no request"
+
+
+async def test_what_a_job_needs_comes_before_it_and_the_status_after_it(starting: Tried) -> None:
+    await starting.once()
+    asked = [(one.method, one.path) for one in starting.world.server.asked if one.method != "GET"]
+    assert asked == [("POST", CLAIMS), ("POST", JOBS), ("POST", CONFIG_MAPS), ("PATCH", STATUS)]
+    assert starting.written()["phase"] == "Preparing"
+    assert "Accepted" in [event.reason for event in starting.events.posted]
+
+
+async def test_no_event_is_sent_of_a_status_that_could_not_be_written(starting: Tried) -> None:
+    starting.world.server.answer("PATCH", STATUS, status(409, "Conflict", "modified"))
+    starting.world.server.answer("GET", OWN, finetune_job(version=9))
+    await starting.fails(StaleError)
+    assert starting.events.posted == []
+
+
+async def test_pods_are_taken_down_only_when_the_status_says_why(suspending: Tried) -> None:
+    server = suspending.world.server
+    server.answer("DELETE", PREPARE, {"kind": "Job"} | child("Job", "bot-prepare", version=2))
+    server.answer("PATCH", STATUS, status(409, "Conflict", "modified"), finetune_job(version=9))
+    await suspending.fails(StaleError)
+    assert server.paths("DELETE") == []
+    await suspending.once()
+    order = [one.method for one in server.asked if one.path in {STATUS, PREPARE}]
+    assert order == ["PATCH", "PATCH", "DELETE"]
+    assert suspending.written()["reason"] == "Suspending"
+
+
+async def test_labels_that_were_taken_from_a_job_are_given_back_before_anything_else(tried: Tried) -> None:
+    running: dict[str, Any] = {"phase": "Preparing", "stage": "prepare", "startTime": "2025-12-31T00:00:00Z"}
+    tried.world.knows(FINETUNE_JOBS, finetune_job(**running))
+    tried.world.knows(CLUSTER_TEMPLATES, template("ClusterFineTuneTemplate"))
+    tried.world.server.answer("GET", "/api/v1/namespaces/team/secrets/creds", {})
+    bare = child("Job", "bot-prepare", spec={"template": {"metadata": {"labels": {"finetune-operator.io/job": "bot"}}}})
+    bare["metadata"]["labels"] = {}
+    tried.world.server.answer("GET", PREPARE, bare)
+    tried.world.server.answer("POST", CONFIG_MAPS, {"metadata": {"name": "bot-resolved"}, "data": {}})
+    tried.world.server.answer("PATCH", PREPARE, child("Job", "bot-prepare", version=2))
+    await tried.once()
+    assert tried.world.server.paths("PATCH")[0] == PREPARE
+    assert JOBS not in tried.world.server.paths("POST"), "there is one: no second gang"
+
+
+# What stands in the way
+
+
+async def test_no_job_is_made_when_something_it_needs_is_refused(starting: Tried) -> None:
+    starting.world.server.answer("POST", CLAIMS, status(403, "Forbidden", "exceeded quota"))
+    assert await starting.once() is not None
+    assert JOBS not in starting.world.server.paths("POST")
+    assert (starting.written()["reason"], starting.written()["phase"]) == ("Rejected", "Pending")
+    assert "exceeded quota" in starting.written()["message"]
+
+
+@pytest.mark.parametrize(
+    ("uid", "reason"), [("uid-of-its-predecessor", "PredecessorGoing"), (None, "NameTaken")], ids=["earlier", "nobody"]
+)
+async def test_a_name_that_is_taken_is_told_with_its_owner(starting: Tried, uid: str | None, reason: str) -> None:
+    there = child("Job", "bot-prepare", owner=uid)
+    if uid is None:
+        there["metadata"]["ownerReferences"] = []
+    starting.world.server.answer("POST", JOBS, status(409, "AlreadyExists"))
+    starting.world.server.answer("GET", PREPARE, there)
+    await starting.once()
+    assert starting.written()["reason"] == reason
+    assert (uid or "nobody") in starting.written()["message"]
+    assert starting.world.server.paths("DELETE") == []
+
+
+def stalled(status: dict[str, Any]) -> bool:
+    return any(c["type"] == "Stalled" and c["status"] == "True" for c in status["conditions"])
+
+
+async def test_a_server_error_gets_into_the_status_when_it_goes_on(starting: Tried) -> None:
+    starting.world.server.answer("POST", JOBS, status(500, "InternalError", "failed calling webhook x"))
+    await starting.fails(UnavailableError)
+    await starting.fails(UnavailableError, after=3)
+    assert starting.writes() == 0
+    await starting.fails(UnavailableError, after=3)
+    assert "failed calling webhook x" in starting.written()["message"]
+    assert (starting.written()["reason"], stalled(starting.written())) == ("OperatorFault", True)
+    await starting.fails(UnavailableError, after=60)
+    assert starting.writes() == 1, "the same words are written once"
+
+
+async def test_what_passes_in_a_moment_is_not_told(starting: Tried) -> None:
+    starting.world.server.answer("POST", JOBS, status(503))
+    for _ in range(6):
+        await starting.fails(UnavailableError, after=0.5)
+    assert starting.writes() == 0
+
+
+async def test_a_mistake_of_the_planner_gets_into_the_status_after_three_tries(
+    starting: Tried, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    starting.server.meeting = {("PATCH", CONFIG_MAP), ("PATCH", CLAIM)}
-    starting.server.answer("PATCH", CONFIG_MAP, {"metadata": {"name": "bot-prepare"}})
-    starting.server.answer("PATCH", CLAIM, {})
-    starting.server.answer("PATCH", JOB, status(403, "Forbidden", "exceeded quota"))
-    await reconciler.reconcile(BOT)
-    asked = starting.server.paths("PATCH")
-    assert set(asked[:2]) == {CONFIG_MAP, CLAIM}
-    assert asked[2] == JOB
-    assert "exceeded quota" in status_written(starting)["message"]
+    def overflows(*_: Any) -> None:
+        raise OverflowError("date value out of range")
+
+    monkeypatch.setattr(reconcile, "plan", overflows)
+    for _ in range(2):
+        await starting.fails(OverflowError)
+    assert starting.writes() == 0
+    await starting.fails(OverflowError)
+    assert "date value out of range" in starting.written()["message"]
+    assert [event.reason for event in starting.events.posted] == ["OperatorFault"]
 
 
-async def test_no_job_is_made_when_something_it_needs_is_refused(starting: World, reconciler: Reconciler) -> None:
-    starting.server.answer("PATCH", CONFIG_MAP, {"metadata": {"name": "bot-prepare"}})
-    starting.server.answer("PATCH", CLAIM, status(403, "Forbidden", "exceeded quota"))
-    await reconciler.reconcile(BOT)
-    assert JOB not in starting.server.paths("PATCH")
-    assert status_written(starting)["reason"] == "Rejected"
+async def test_a_missing_right_to_look_is_told_and_ends_nothing(tried: Tried) -> None:
+    training: dict[str, Any] = {"phase": "Training", "stage": "train", "startTime": "2025-12-31T00:00:00Z"}
+    tried.world.knows(FINETUNE_JOBS, finetune_job(**training))
+    tried.world.server.answer("GET", f"{JOBS}/bot-train", status(403, "Forbidden", "cannot get jobs"))
+    for _ in range(3):
+        await tried.fails(RefusedError)
+    assert (tried.written()["phase"], tried.written()["reason"]) == ("Training", "OperatorFault")
+    assert tried.world.server.paths("POST") == tried.world.server.paths("DELETE") == []
+
+
+async def test_a_success_forgets_the_failures_before_it(starting: Tried) -> None:
+    told = status(500, "InternalError", "no")
+    starting.world.server.answer("POST", JOBS, told, told, child("Job", "bot-prepare"), told)
+    await starting.fails(UnavailableError)
+    await starting.fails(UnavailableError, after=10)
+    await starting.once()
+    starting.world.inbox.gone(BATCH_JOBS, Ref("team", "bot-prepare"), "uid-bot-prepare")
+    before = starting.writes()
+    await starting.fails(UnavailableError, after=10)
+    await starting.fails(UnavailableError, after=10)
+    assert starting.writes() == before
+
+
+async def test_who_does_not_lead_counts_no_failure(starting: Tried, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fenced(*_: Any) -> None:
+        raise NotLeadingError
+
+    monkeypatch.setattr(reconcile, "plan", fenced)
+    for _ in range(5):
+        await starting.fails(NotLeadingError, after=10)
+    assert starting.world.server.paths("PATCH") == []
+
+
+async def test_a_status_that_cannot_be_written_hides_no_failure(starting: Tried) -> None:
+    starting.world.server.answer("POST", JOBS, status(500, "InternalError", "first"))
+    starting.world.server.answer("PATCH", STATUS, status(500, "InternalError", "second"))
+    for _ in range(4):
+        with pytest.raises(UnavailableError, match="first"):
+            await starting.once()
+        starting.now += timedelta(seconds=3)
+
+
+async def test_a_removal_that_fails_again_and_again_does_not_change_the_status_there_and_back(
+    suspending: Tried,
+) -> None:
+    world, reasons = suspending.world, []
+    world.server.answer("DELETE", PREPARE, status(403, "Forbidden", "no right to delete"))
+    for version in range(10, 16):
+        written = suspending.writes()
+        await suspending.fails(RefusedError)
+        if suspending.writes() > written:
+            reasons.append(suspending.written()["reason"])
+            body = {**world.server.answers["GET", OWN][0], "status": suspending.written()}
+            world.knows(FINETUNE_JOBS, {**body, "metadata": {**body["metadata"], "resourceVersion": str(version)}})
+    assert reasons == ["Suspending", "OperatorFault"]
+
+
+# Jobs that cannot be read
+
+
+async def test_a_job_of_another_version_is_told_what_cannot_be_read_and_keeps_the_rest_of_its_status(
+    tried: Tried,
+) -> None:
+    trained = {"type": "Prepared", "status": "True", "reason": "Prepared", "lastTransitionTime": "2025-12-31T00:00:00Z"}
+    body = finetune_job(version=7, phase="Training", conditions=[trained])
+    body["spec"]["fromTheFuture"] = True
+    tried.world.knows(FINETUNE_JOBS, body)
+    assert await tried.once() is None
+    (asked,) = tried.world.server.asked
+    assert asked.headers["Content-Type"] == "application/merge-patch+json"
+    assert asked.body["metadata"] == {"uid": "uid-bot", "resourceVersion": "7"}
+    told = asked.body["status"]
+    assert (told["phase"], told["reason"], stalled(told)) == ("Training", "InvalidSpec", True)
+    assert "fromTheFuture" in told["message"]
+    assert trained in told["conditions"]
+    assert [event.reason for event in tried.events.posted] == ["InvalidSpec"]
+    tried.world.knows(FINETUNE_JOBS, {**body, "status": told, "metadata": {**body["metadata"], "resourceVersion": "8"}})
+    await tried.once()
+    assert len(tried.world.server.asked) == 1, "told once"
+
+
+# Jobs that are over, or going
+
+
+async def test_a_quiet_job_that_has_ended_or_is_gone_is_forgotten_without_a_request(tried: Tried) -> None:
+    tried.world.knows(FINETUNE_JOBS, finetune_job(**OVER))
+    assert await tried.once() is None
+    tried.world.inbox.gone(FINETUNE_JOBS, Ref("team", "bot"), "uid-bot")
+    assert await tried.once() is None
+    assert tried.forgotten == [BOT, BOT]
+    assert tried.world.server.asked == []
+
+
+async def test_a_restart_costs_nothing_for_jobs_that_have_ended(tried: Tried) -> None:
+    for number in range(100):
+        tried.world.knows(FINETUNE_JOBS, finetune_job(f"job-{number}", **OVER))
+        tried.world.knows(
+            BATCH_JOBS, child("Job", f"j{number}", job=f"job-{number}", status={"conditions": [condition("Failed")]})
+        )
+    tried.world.inbox.close()
+    tried.world.inbox.open()
+    assert tried.world.queue.take() is None
+
+
+async def test_an_edit_of_a_job_that_has_ended_is_observed(tried: Tried) -> None:
+    edited = finetune_job(version=5, **OVER)
+    edited["metadata"]["generation"] = 2
+    tried.world.knows(FINETUNE_JOBS, edited)
+    tried.world.server.answer("GET", OWN, edited)
+    answer = finetune_job(version=6, **{**OVER, "observedGeneration": 2})
+    answer["metadata"]["generation"] = 2
+    tried.world.server.answer("PATCH", STATUS, answer)
+    await tried.once()
+    assert (tried.written()["phase"], tried.written()["observedGeneration"]) == ("Failed", 2)
+    await tried.once()
+    assert tried.forgotten == [BOT]
+
+
+async def test_a_job_that_has_ended_and_is_gone_is_forgotten(tried: Tried) -> None:
+    edited = finetune_job(version=5, **OVER)
+    edited["metadata"]["generation"] = 2
+    tried.world.knows(FINETUNE_JOBS, edited)
+    assert await tried.once() is None
+    assert (tried.forgotten, tried.world.store.job(BOT)) == ([BOT], None)
+
+
+async def test_jobs_that_outlive_a_failed_job_are_ended(tried: Tried) -> None:
+    over: dict[str, Any] = {**OVER, "stage": "train", "startTime": "2025-12-30T00:00:00Z"}
+    tried.world.knows(FINETUNE_JOBS, finetune_job(**over))
+    tried.world.knows(BATCH_JOBS, child("Job", "bot-train"))
+    tried.world.server.answer("GET", OWN, finetune_job(**over))
+    tried.world.server.answer("GET", f"{JOBS}/bot-train", child("Job", "bot-train"))
+    tried.world.server.answer(
+        "GET", "/api/v1/namespaces/team/pods", {"items": [], "metadata": {"resourceVersion": "9"}}
+    )
+    done = child("Job", "bot-train", version=2, status={"conditions": [condition("Failed")]})
+    tried.world.server.answer("PATCH", f"{JOBS}/bot-train", done)
+    await tried.once()
+    assert tried.world.server.paths("PATCH") == [f"{JOBS}/bot-train"]
+    assert await tried.once() is None
+    assert tried.forgotten == [BOT]
+
+
+async def test_a_job_that_has_just_ended_is_given_time_to_wind_up(tried: Tried) -> None:
+    tried.world.knows(FINETUNE_JOBS, finetune_job(**{**OVER, "completionTime": "2025-12-31T23:59:50Z"}))
+    tried.world.knows(BATCH_JOBS, child("Job", "bot-train"))
+    assert await tried.once() == 5
+    assert tried.world.server.asked == []
+
+
+async def test_a_job_that_is_being_deleted_is_left_to_the_garbage_collector(tried: Tried) -> None:
+    body = finetune_job()
+    body["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    tried.world.knows(FINETUNE_JOBS, body)
+    assert await tried.once() is None
+    assert tried.world.server.asked == []

@@ -13,9 +13,9 @@ from finetune_operator.local.cluster import LocalCluster
 from finetune_operator.local.folders import JobFolder
 from finetune_operator.local.podspec import Surroundings
 from finetune_operator.local.secret_source import SecretsFromEnvironment
-from finetune_operator.plan.model.names import LABEL_JOB, LABEL_STAGE
+from finetune_operator.plan.model.names import ANNOTATION_RUN_CONFIG, LABEL_ATTEMPT, LABEL_JOB, LABEL_STAGE
 from finetune_operator.plan.model.observed import PodState, StageJob
-from finetune_operator.plan.model.plan import Apply
+from finetune_operator.plan.model.plan import Create
 from finetune_trainer.contract import ExitCode, Stage
 
 Manifest = dict[str, Any]
@@ -52,12 +52,14 @@ def job_manifest(script: str, *, pods: int = 1, **spec: Any) -> Manifest:
         "env": [{"name": name, "value": value} for name, value in env.items()],
         "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()],
     }
+    run_config = f"metadata.annotations['{ANNOTATION_RUN_CONFIG}']"
     volumes = [
-        {"name": "config", "configMap": {"name": "pig-train"}},
+        {"name": "config", "downwardAPI": {"items": [{"path": "run.json", "fieldRef": {"fieldPath": run_config}}]}},
         {"name": "workspace", "persistentVolumeClaim": {"claimName": "pig-workspace"}},
         {"name": "scratch", "emptyDir": {}},
     ]
-    labels = {LABEL_JOB: "pig", LABEL_STAGE: Stage.TRAIN.value}
+    labels = {LABEL_JOB: "pig", LABEL_STAGE: Stage.TRAIN.value, LABEL_ATTEMPT: "1"}
+    metadata = {"labels": labels, "annotations": {ANNOTATION_RUN_CONFIG: "{}"}}
     final = [code.value for code in ExitCode if code.is_final]
     rules = [
         {"action": "FailJob", "onExitCodes": {"containerName": "trainer", "operator": "In", "values": final}},
@@ -72,7 +74,7 @@ def job_manifest(script: str, *, pods: int = 1, **spec: Any) -> Manifest:
             "completions": pods,
             "parallelism": pods,
             "podFailurePolicy": {"rules": rules},
-            "template": {"metadata": {"labels": labels}, "spec": pod},
+            "template": {"metadata": metadata, "spec": pod},
             **spec,
         },
     }
@@ -95,9 +97,7 @@ def open_cluster(state: Path) -> LocalCluster:
 
 
 def start(cluster: LocalCluster, manifest: Manifest) -> None:
-    config = {"kind": "ConfigMap", "metadata": {"name": "pig-train"}, "data": {"run.json": "{}"}}
-    cluster.apply(Apply(config), now())
-    cluster.apply(Apply(manifest), now())
+    cluster.apply(Create(manifest), now())
     cluster.tick(now())
 
 
@@ -111,6 +111,15 @@ def until(cluster: LocalCluster, holds: Callable[[StageJob], bool]) -> StageJob:
             return job
         sleep(0.02)
     raise AssertionError(f"it did not come to that in {PATIENCE:g} s: {cluster.stages()}")
+
+
+def gone(cluster: LocalCluster) -> None:
+    """Lets the cluster go on until no Job is left."""
+    deadline = monotonic() + PATIENCE
+    while cluster.stages():
+        assert monotonic() < deadline, cluster.stages()
+        cluster.tick(now())
+        sleep(0.02)
 
 
 def pod(job: StageJob) -> PodState:

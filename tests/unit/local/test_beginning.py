@@ -10,7 +10,8 @@ import pytest
 from finetune_operator.api.status import JobStatus, Phase, Reason
 from finetune_operator.local.beginning import Beginning, beginning, make_room, read_status
 from finetune_operator.local.folders import JobFolder
-from finetune_operator.plan.model.resolved import ResolvedSpec
+from finetune_operator.plan.model.resolved import PodDefaults, ResolvedSpec
+from finetune_operator.plan.model.settings import PlanSettings
 from finetune_trainer.contract import (
     Artifact,
     CheckpointPolicy,
@@ -33,6 +34,7 @@ BEFORE = ResolvedSpec(
     checkpoints=CheckpointPolicy(),
     output=OutputTarget(uri="pvc://w/o"),
     workspace=WorkspacePolicy(persistent=True),
+    pods=PodDefaults.of(PlanSettings()),
     config_hash="same",
 )
 

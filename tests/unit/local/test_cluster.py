@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
-from tests.unit.local.builders import LAST_WORD, job_manifest, now, open_cluster, pod, start, until
+from tests.unit.local.builders import LAST_WORD, gone, job_manifest, now, open_cluster, pod, start, until
 
 from finetune_operator.local.podspec import NotLocalError
+from finetune_operator.plan.model.names import LABEL_ATTEMPT
 from finetune_operator.plan.model.observed import PodPhase
-from finetune_operator.plan.model.plan import Apply, DeleteJob, LabelAttempt, SetSuspend
+from finetune_operator.plan.model.plan import Create, DeleteJob, DeletePods, EndJob, QueueJob
 from finetune_trainer.contract import ExitCode, Stage
 
 SLEEPS = """
@@ -42,12 +44,15 @@ def test_a_pod_that_ends_well_completes_its_job_and_its_result_is_read(tmp_path:
 
 def test_paths_of_the_pod_lead_to_folders_of_the_state(tmp_path: Path) -> None:
     cluster = open_cluster(tmp_path)
-    script = "import json, os; json.dump(dict(os.environ), open(os.environ['FINETUNE_WORKSPACE'] + '/env.json', 'w'))"
+    script = (
+        "import json, os; env = dict(os.environ); env['config'] = open(env['FINETUNE_RUN_CONFIG']).read();"
+        "json.dump(env, open(env['FINETUNE_WORKSPACE'] + '/env.json', 'w'))"
+    )
     start(cluster, job_manifest(script))
     until(cluster, lambda job: job.complete)
     env = json.loads((workspace(tmp_path) / "env.json").read_text())
     assert env["FINETUNE_WORKSPACE"] == str(workspace(tmp_path))
-    assert Path(env["FINETUNE_RUN_CONFIG"]).read_text() == "{}"
+    assert env["config"] == "{}"
     assert env["FINETUNE_SCRATCH"].startswith(str(tmp_path / "default/pig/pods/pig-train-0-"))
     assert env["FINETUNE_SECRETS"].startswith(str(tmp_path / "default/pig/pods/pig-train-0-"))
     assert (env["JOB_COMPLETION_INDEX"], env["FINETUNE_PROGRESS_PORT"]) == ("0", "0")
@@ -103,16 +108,103 @@ def test_without_a_result_the_end_of_the_log_speaks(tmp_path: Path) -> None:
     assert pod(job).last_words == "no module named foo"
 
 
-def test_suspending_terminates_the_pods_and_resuming_starts_new_ones(tmp_path: Path) -> None:
+def test_a_deleted_job_stays_until_its_pods_have_stopped_and_gives_its_name_to_the_next(tmp_path: Path) -> None:
     cluster = open_cluster(tmp_path)
     start(cluster, job_manifest(SLEEPS))
-    until(cluster, lambda _: (workspace(tmp_path) / "up").exists())
-    cluster.apply(SetSuspend("pig-train", suspend=True), now())
-    job = until(cluster, lambda job: not job.active and not job.terminating)
-    assert (job.suspended, job.pods) == (True, ())
+    job = until(cluster, lambda _: (workspace(tmp_path) / "up").exists())
+    cluster.apply(DeleteJob(job.name, job.uid), now())
+    cluster.tick(now())
+    going = cluster.stages()[Stage.TRAIN]
+    assert (going.deleting, going.active, going.terminating) == (True, 0, 1)
+    gone_by = pod(going).gone_by
+    assert gone_by is not None
+    assert 0 < (gone_by - now()).total_seconds() <= 5
+    cluster.apply(Create(job_manifest(SLEEPS)), now())
+    assert cluster.stages()[Stage.TRAIN].uid == job.uid
+    gone(cluster)
+    assert not cluster.running
     assert (workspace(tmp_path) / "stopped").exists()
-    cluster.apply(SetSuspend("pig-train", suspend=False), now())
-    assert until(cluster, lambda job: job.active == 1).suspended is False
+    second = job_manifest(SLEEPS)
+    second["metadata"]["labels"] = {**second["metadata"]["labels"], LABEL_ATTEMPT: "2"}
+    start(cluster, second)
+    again = cluster.stages()[Stage.TRAIN]
+    assert (again.attempt, again.deleting, again.active) == (2, False, 1)
+    assert again.uid != job.uid
+    assert pod(again).name != pod(going).name
+    cluster.kill(now())
+
+
+def test_an_order_for_a_job_that_has_been_replaced_does_nothing(tmp_path: Path) -> None:
+    cluster = open_cluster(tmp_path)
+    start(cluster, job_manifest(SLEEPS))
+    before = cluster.stages()
+    cluster.apply(DeleteJob("pig-train", "another"), now())
+    cluster.apply(EndJob("pig-train", "another"), now())
+    cluster.tick(now())
+    assert cluster.stages() == before
+    cluster.kill(now())
+
+
+def test_a_job_that_is_ended_has_failed_once_its_pods_have_stopped(tmp_path: Path) -> None:
+    cluster = open_cluster(tmp_path)
+    rank_1_sleeps = SLEEPS.replace("time.sleep(60)", "os.environ['JOB_COMPLETION_INDEX'] == '1' and time.sleep(60)")
+    start(cluster, job_manifest(rank_1_sleeps, pods=2))
+    job = until(cluster, lambda job: job.active == 1 and (workspace(tmp_path) / "up").exists())
+    cluster.apply(EndJob(job.name, job.uid), now())
+    cluster.tick(now())
+    ending = cluster.stages()[Stage.TRAIN]
+    assert (ending.failed, ending.active, ending.terminating) == (False, 0, 1)
+    ended = until(cluster, lambda job: job.failed)
+    assert ended.failure.startswith("DeadlineExceeded")
+    assert not cluster.running
+    assert pod(ended).index == 0
+    cluster.tick(now())
+    assert not cluster.running
+
+
+def test_a_job_that_is_complete_cannot_be_ended(tmp_path: Path) -> None:
+    cluster = open_cluster(tmp_path)
+    start(cluster, job_manifest(LAST_WORD + "end(0)"))
+    job = until(cluster, lambda job: job.complete)
+    cluster.apply(EndJob(job.name, job.uid), now())
+    assert not cluster.stages()[Stage.TRAIN].failed
+
+
+def test_deleted_pods_are_replaced_once_they_have_stopped(tmp_path: Path) -> None:
+    cluster = open_cluster(tmp_path)
+    start(cluster, job_manifest(SLEEPS))
+    job = until(cluster, lambda _: (workspace(tmp_path) / "up").exists())
+    first = pod(job)
+    cluster.apply(DeletePods(job.name, (first.name,)), now())
+    cluster.tick(now())
+    assert pod(cluster.stages()[Stage.TRAIN]).deleting
+    again = until(cluster, lambda job: job.active == 1)
+    assert (workspace(tmp_path) / "stopped").exists()
+    assert pod(again).name != first.name
+    assert again.uid == job.uid
+    cluster.kill(now())
+
+
+def test_a_deleted_pod_that_had_failed_is_gone_at_once(tmp_path: Path) -> None:
+    cluster = open_cluster(tmp_path)
+    start(cluster, job_manifest("raise SystemExit(70)", backoffLimit=0))
+    job = until(cluster, lambda job: job.failed)
+    cluster.apply(DeletePods(job.name, (pod(job).name,)), now())
+    assert cluster.stages()[Stage.TRAIN].pods == ()
+
+
+def test_a_queue_is_only_to_be_had_in_a_cluster(tmp_path: Path) -> None:
+    cluster = open_cluster(tmp_path)
+    with pytest.raises(NotLocalError, match=r"Job pig-train .* queue gpus, which only a cluster has"):
+        cluster.apply(QueueJob("pig-train", "uid", "gpus"), now())
+
+
+def test_a_pod_runs_on_this_machine_from_the_start(tmp_path: Path) -> None:
+    cluster = open_cluster(tmp_path)
+    start(cluster, job_manifest(SLEEPS))
+    only = pod(cluster.stages()[Stage.TRAIN])
+    assert (only.node, only.ran, only.gone_by) == (socket.gethostname(), True, None)
+    assert (only.created.microsecond, only.created <= now()) == (0, True)
     cluster.kill(now())
 
 
@@ -125,26 +217,9 @@ def test_a_pod_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path) ->
     manifest["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 0.3
     start(cluster, manifest)
     until(cluster, lambda _: (workspace(tmp_path) / "up").exists())
-    cluster.apply(SetSuspend("pig-train", suspend=True), now())
-    until(cluster, lambda job: not job.active and not job.terminating)
+    cluster.apply(DeleteJob("pig-train", cluster.stages()[Stage.TRAIN].uid), now())
+    gone(cluster)
     assert not cluster.running
-
-
-def test_a_deleted_job_is_gone_with_its_pods(tmp_path: Path) -> None:
-    cluster = open_cluster(tmp_path)
-    start(cluster, job_manifest("import time; time.sleep(60)"))
-    cluster.apply(DeleteJob("pig-train"), now())
-    while cluster.stages():
-        cluster.tick(now())
-    assert not cluster.running
-
-
-def test_charged_pods_keep_their_attempt(tmp_path: Path) -> None:
-    cluster = open_cluster(tmp_path)
-    start(cluster, job_manifest("raise SystemExit(70)", backoffLimit=0))
-    failed = pod(until(cluster, lambda job: job.failed))
-    cluster.apply(LabelAttempt((failed.name,), attempt=3), now())
-    assert pod(cluster.stages()[Stage.TRAIN]).attempt == 3
 
 
 def test_a_cluster_opened_again_finds_the_pods_of_a_killed_runner_disrupted(tmp_path: Path) -> None:
@@ -158,12 +233,33 @@ def test_a_cluster_opened_again_finds_the_pods_of_a_killed_runner_disrupted(tmp_
     again.kill(now())
 
 
-def test_applying_a_job_again_changes_nothing(tmp_path: Path) -> None:
+def test_jobs_of_another_version_of_the_state_are_planned_again(tmp_path: Path) -> None:
+    cluster = open_cluster(tmp_path)
+    start(cluster, job_manifest("import time; time.sleep(60)"))
+    cluster.kill(now())
+    file = tmp_path / "default/pig/cluster.json"
+    file.write_text(file.read_text().replace('"version": 2', '"version": 1'))
+    (tmp_path / "default/pig/configs/pig-resolved").mkdir(parents=True)
+    (tmp_path / "default/pig/configs/pig-resolved/resolved.json").write_text("{}")
+    again = open_cluster(tmp_path)
+    assert again.stages() == {}
+    assert again.resolved("pig") is None
+
+
+def test_a_config_map_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    cluster = open_cluster(tmp_path)
+    for text in ("first", "second"):
+        config = {"kind": "ConfigMap", "metadata": {"name": "pig-resolved"}, "data": {"resolved.json": text}}
+        cluster.apply(Create(config), now())
+    assert (tmp_path / "default/pig/configs/pig-resolved/resolved.json").read_text() == "first"
+
+
+def test_creating_a_job_again_changes_nothing(tmp_path: Path) -> None:
     cluster = open_cluster(tmp_path)
     manifest = job_manifest("import time; time.sleep(60)")
     start(cluster, manifest)
     before = cluster.stages()
-    cluster.apply(Apply(manifest), now())
+    cluster.apply(Create(manifest), now())
     assert cluster.stages() == before
     cluster.kill(now())
 
@@ -173,7 +269,7 @@ def test_a_volume_that_only_a_cluster_has_is_refused_by_name(tmp_path: Path) -> 
     manifest = job_manifest("")
     manifest["spec"]["template"]["spec"]["volumes"][1] = {"name": "workspace", "nfs": {"server": "x", "path": "/"}}
     with pytest.raises(NotLocalError, match="volume workspace is a nfs"):
-        cluster.apply(Apply(manifest), now())
+        cluster.apply(Create(manifest), now())
 
 
 def test_logs_of_all_attempts_are_kept_one_after_the_other(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from tests.unit.local.builders import job_manifest
 
 from finetune_operator.local.controller import Complete, FailJob, Start, Stop, verdict
@@ -49,13 +50,14 @@ def test_a_failed_index_is_made_again_after_the_back_off_which_doubles() -> None
     assert verdict(job(ended(0, 70, ago=9), ended(0, 70, ago=1.5), running(1)), NOW) is None
 
 
-def test_a_job_that_was_resumed_does_not_wait_for_old_failures() -> None:
-    assert verdict(job(ended(0, 70, ago=0.5), running(1), resumed_at=NOW), NOW) == Start((0,))
+@pytest.mark.parametrize("state", [{"deleting": True}, {"failure": "DeadlineExceeded: ..."}, {"complete": True}])
+def test_a_job_that_is_over_stops_its_pods_once_and_makes_none(state: dict[str, Any]) -> None:
+    assert verdict(job(running(0), **state), NOW) == Stop()
+    assert verdict(job(running(0, gone_by=NOW), **state), NOW) is None
 
 
-def test_a_suspended_job_stops_its_pods_once_and_makes_none() -> None:
-    assert verdict(job(running(0), suspended=True), NOW) == Stop()
-    assert verdict(job(running(0, deleting=True), suspended=True), NOW) is None
+def test_an_index_whose_pod_is_being_deleted_waits_for_its_end() -> None:
+    assert verdict(job(running(0, gone_by=NOW), running(1)), NOW) is None
 
 
 def test_a_final_exit_code_fails_the_job() -> None:

@@ -105,3 +105,36 @@ def test_folders_of_mounts_hold_links_to_what_is_mounted(tmp_path: Path) -> None
     made.prepare()
     assert Path(made.env["FINETUNE_SECRETS"], "hub").resolve() == tmp_path / "secrets/hub"
     assert Path(made.env["FINETUNE_VOLUMES"], "data").resolve() == tmp_path / "team/_volumes/data/part"
+
+
+def test_a_volume_of_the_downward_api_shows_annotations_and_labels_of_the_pod(tmp_path: Path) -> None:
+    manifest = job_manifest("pass")
+    template = manifest["spec"]["template"]
+    template["metadata"] = {"annotations": {"run": '{"a": 1}'}, "labels": {"team": "x"}}
+    fields = {
+        "run.json": "metadata.annotations['run']",
+        "team": "metadata.labels['team']",
+        "none": "metadata.labels['x']",
+    }
+    items = [{"path": path, "fieldRef": {"fieldPath": field}} for path, field in fields.items()]
+    template["spec"]["volumes"][0] = {"name": "config", "downwardAPI": {"items": items}}
+    made = launched(tmp_path, manifest)
+    made.prepare()
+    config = Path(made.env["FINETUNE_RUN_CONFIG"])
+    assert config.read_text() == '{"a": 1}'
+    assert [(config.parent / name).read_text() for name in ("team", "none")] == ["x", ""]
+
+
+def test_a_volume_that_shows_resources_is_refused_by_name(tmp_path: Path) -> None:
+    manifest = job_manifest("pass")
+    item = {"path": "cpu", "resourceFieldRef": {"resource": "limits.cpu"}}
+    manifest["spec"]["template"]["spec"]["volumes"].append({"name": "sizes", "downwardAPI": {"items": [item]}})
+    with pytest.raises(NotLocalError, match="volume sizes shows resources"):
+        launched(tmp_path, manifest)
+
+
+def test_a_config_map_of_the_users_own_is_refused_by_name(tmp_path: Path) -> None:
+    manifest = job_manifest("pass")
+    manifest["spec"]["template"]["spec"]["volumes"][0] = {"name": "config", "configMap": {"name": "theirs"}}
+    with pytest.raises(NotLocalError, match="volume config is a configMap"):
+        launched(tmp_path, manifest)

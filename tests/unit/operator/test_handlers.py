@@ -7,12 +7,13 @@ from typing import Any
 
 import prometheus_client
 import pytest
+from structlog.testing import capture_logs
 from tests.unit.runtime.objects import child, finetune_job
 
 from finetune_operator.cluster.config import Credentials
 from finetune_operator.handlers import Watcher, kopf_settings
 from finetune_operator.runtime.inbox import Inbox
-from finetune_operator.runtime.kinds import FINETUNE_JOBS, PODS, JobKey
+from finetune_operator.runtime.kinds import BATCH_JOBS, FINETUNE_JOBS, PODS, JobKey
 from finetune_operator.runtime.metrics import QueueGauges
 from finetune_operator.runtime.queue import WorkQueue
 from finetune_operator.runtime.store import Store
@@ -30,8 +31,14 @@ class Watched:
         self.inbox = Inbox(self.store, self.queue)
         self.inbox.open()
         self.counted: list[tuple[str, str]] = []
+        self.lost: list[str] = []
         self.watcher = Watcher(
-            self.inbox, self._credentials, (), loop, lambda kind, change: self.counted.append((kind, change))
+            self.inbox,
+            self._credentials,
+            (),
+            loop,
+            lambda kind, change: self.counted.append((kind, change)),
+            self.lost.append,
         )
 
     async def event(self, kind: Any, change: str | None, body: dict[str, Any]) -> None:
@@ -51,6 +58,9 @@ async def watched() -> Watched:
 
 async def test_an_event_updates_the_store_and_queues_the_job(watched: Watched) -> None:
     await watched.event(FINETUNE_JOBS, None, finetune_job())
+    assert watched.queue.take() == BOT
+    watched.queue.done(BOT)
+    await watched.event(BATCH_JOBS, "ADDED", child("Job", "bot-train"))
     assert watched.queue.take() == BOT
     watched.queue.done(BOT)
     await watched.event(PODS, "ADDED", child("Pod", "p"))
@@ -85,3 +95,46 @@ def test_kopf_posts_and_stores_nothing_and_watches_only_what_is_ours() -> None:
     assert settings.scanning.disabled
     assert set(settings.watching.label_selectors.values()) == {"app.kubernetes.io/managed-by=finetune-operator"}
     assert len(settings.watching.label_selectors) == 2
+
+
+def job_without(*path: str) -> dict[str, Any]:
+    body = finetune_job()
+    inner = body
+    for part in path[:-1]:
+        inner = inner[part]
+    del inner[path[-1]]
+    return body
+
+
+@pytest.mark.parametrize("change", ["ADDED", "MODIFIED", "DELETED", None])
+@pytest.mark.parametrize(
+    "body",
+    [job_without("metadata", "uid"), job_without("metadata", "name"), job_without("metadata"), {}, {"metadata": None}],
+)
+async def test_an_event_that_cannot_be_taken_in_is_told_and_raises_nothing(
+    watched: Watched, change: str | None, body: dict[str, Any]
+) -> None:
+    with capture_logs() as logs:
+        for _ in range(3):
+            await watched.event(FINETUNE_JOBS, change, body)
+    assert watched.lost == ["finetunejobs"] * 3
+    assert [line["event"] for line in logs] == ["watch_event_lost"]
+
+
+async def test_an_object_that_cannot_be_read_is_told(watched: Watched) -> None:
+    await watched.event(FINETUNE_JOBS, "ADDED", job_without("spec", "template"))
+    assert watched.lost == ["finetunejobs"]
+
+
+@pytest.mark.parametrize("change", ["ADDED", "DELETED"])
+async def test_an_event_that_the_operators_own_loop_cannot_take_in_is_told(
+    watched: Watched, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise LookupError("a fault of ours")
+
+    monkeypatch.setattr(watched.inbox, "seen", fails)
+    monkeypatch.setattr(watched.inbox, "gone", fails)
+    await watched.event(FINETUNE_JOBS, change, finetune_job())
+    await asyncio.sleep(0)
+    assert watched.lost == ["finetunejobs"]

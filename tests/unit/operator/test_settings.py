@@ -45,6 +45,13 @@ def test_structured_settings_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.enforced_pod_template == {"spec": {"hostNetwork": False}}
 
 
+@pytest.mark.parametrize("name", ["PLAN__POD_TEMPLATE", "PLAN__ENFORCED_POD_TEMPLATE"])
+def test_a_pod_template_that_is_none_ends_the_operator_in_words(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    set_to(monkeypatch, **{name: '{"spec": {"containers": null}}'})
+    with pytest.raises(SettingsError, match=f"FINETUNE_OPERATOR_{name}: .spec.containers must be a list"):
+        load()
+
+
 def test_a_value_that_makes_no_sense_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     set_to(monkeypatch, WORKERS="many", PLAN__RUN_AS_USER="0")
     with pytest.raises(SettingsError) as raised:

@@ -101,6 +101,7 @@ class BatchJob:
             failed=bool(self.failure),
             failure=self.failure,
             deleting=self.deleting,
+            ending=self.deadline is not None,
             queued=self.queue is not None,
             pods=pods,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.unit.plan.builders import NOON, a_job, a_template
 from tests.unit.plan.world import World
@@ -221,3 +223,14 @@ def test_what_goes_wrong_again_and_again_is_told_with_how_often() -> None:
 def test_a_fault_of_any_length_fits_the_status() -> None:
     shown = stalled(World().observed(), Fault(5, "é" * 9000), NOON)
     assert len(shown.status.message.encode()) <= MAX_MESSAGE
+
+
+@pytest.mark.parametrize("pod_template", [{"spec": None}, {"metadata": None}, {"spec": {"containers": None}}])
+def test_a_pod_template_without_a_pod_is_told_to_its_author(pod_template: dict[str, Any]) -> None:
+    assert_waits(World(a_job(podTemplate=pod_template)), "InvalidSpec", "spec.podTemplate.")
+
+
+def test_a_pod_template_of_a_template_names_the_template() -> None:
+    world = World()
+    world.template = a_template(podTemplate={"spec": {"containers": "trainer"}})
+    assert_waits(world, "InvalidSpec", "ClusterFineTuneTemplate lora: spec.podTemplate.spec.containers must be a list")

@@ -8,7 +8,13 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from finetune_operator.plan.resolve.merge import MergeError, compose_pod_templates, deep_merge, merge_pod_templates
+from finetune_operator.plan.resolve.merge import (
+    MergeError,
+    check_pod_template,
+    compose_pod_templates,
+    deep_merge,
+    merge_pod_templates,
+)
 
 JSON = st.recursive(
     st.booleans() | st.integers(-9, 9) | st.sampled_from(["", "x", "y"]),
@@ -130,3 +136,41 @@ def test_what_cannot_be_merged_is_told_by_its_path(patch: dict[str, Any], words:
     with pytest.raises(MergeError) as problem:
         merge_pod_templates({}, patch)
     assert words in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ({"spec": None}, ".spec must be an object"),
+        ({"metadata": None}, ".metadata must be an object"),
+        ({"metadata": {"labels": None}}, ".metadata.labels must be an object"),
+        ({"spec": []}, ".spec must be an object"),
+        ({"tolerations": []}, ".tolerations is no field of a PodTemplateSpec: put it under spec"),
+        (pod(containers=None), ".spec.containers must be a list"),
+        (pod(containers={"name": "trainer"}), ".spec.containers must be a list"),
+        (pod(containers=["trainer"]), ".spec.containers[0] must be an object"),
+        (pod(containers=[{"name": "trainer", "image": None}]), ".spec.containers[0].image must be a text"),
+        (pod(containers=[{"name": "trainer", "env": {"A": "1"}}]), ".spec.containers[0].env must be a list"),
+        (pod(initContainers=[{"name": "a", "resources": 1}]), ".spec.initContainers[0].resources must be an object"),
+        (pod(volumes="data"), ".spec.volumes must be a list"),
+        (pod(nodeSelector=["a"]), ".spec.nodeSelector must be an object"),
+    ],
+)
+def test_what_a_pod_cannot_have_is_named_with_its_place(template: dict[str, Any], words: str) -> None:
+    with pytest.raises(MergeError) as problem:
+        check_pod_template(template)
+    assert words in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        {},
+        {"metadata": {"labels": {"spec": "x"}, "annotations": None}},
+        pod(nodeSelector=None, securityContext=None, tolerations=None),
+        pod(containers=[{"name": "trainer", "env": None, "resources": {"limits": None}, "command": None}]),
+        pod(somethingNew=[1]),
+    ],
+)
+def test_null_may_take_away_what_the_pod_can_do_without(template: dict[str, Any]) -> None:
+    check_pod_template(template)

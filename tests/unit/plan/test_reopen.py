@@ -64,7 +64,7 @@ def test_a_job_that_failed_by_the_users_fault_is_not_reopened_by_raising_anythin
     world.end_pod(Stage.TRAIN, 0, ExitCode.DIVERGED)
     world.reconcile()
     world.set_policy(max_restarts=9, active_deadline_seconds=10_000)
-    assert world.reconcile().after_status
+    world.settle()
     assert (world.phase, world.status.reason) == (Phase.FAILED, "Diverged")
 
 

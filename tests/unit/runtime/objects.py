@@ -30,7 +30,9 @@ def finetune_job(name: str = "bot", version: int = 1, template: str = "lora", **
     } | ({"status": status} if status else {})
 
 
-def child(kind: str, name: str, version: int = 1, job: str = "bot", owner: str = "uid-bot", **more: Any) -> Body:
+def child(kind: str, name: str, version: int = 1, job: str = "bot", owner: str | None = None, **more: Any) -> Body:
+    """A Job of the FineTuneJob, or a pod of its Job for training, unless it has another owner."""
+    owner = owner or (f"uid-{job}" if kind == "Job" else f"uid-{job}-train")
     return {
         "kind": kind,
         "metadata": {

@@ -6,17 +6,18 @@ from dataclasses import dataclass, field
 
 import prometheus_client
 import pytest
+from structlog.testing import capture_logs
 from tests.unit.runtime.fake_time import FakeTime
 from tests.unit.runtime.objects import Body, child, finetune_job
 
+from finetune_operator.runtime import resync as resync_module
 from finetune_operator.runtime.inbox import Inbox
 from finetune_operator.runtime.kinds import BATCH_JOBS, FINETUNE_JOBS, PODS, JobKey, Kind
 from finetune_operator.runtime.metrics import QueueGauges
-from finetune_operator.runtime.progress import ProgressBoard
-from finetune_operator.runtime.queue import WorkQueue
-from finetune_operator.runtime.resync import Page, Resync
+from finetune_operator.runtime.queue import Backoff, WorkQueue
+from finetune_operator.runtime.resync import Page, Resync, ResyncError
 from finetune_operator.runtime.store import Store
-from finetune_trainer.contract import Progress, Stage
+from finetune_operator.runtime.workers import TransientError
 
 BOT = JobKey("team", "bot")
 
@@ -27,9 +28,12 @@ class Lists:
 
     objects: dict[Kind, list[Body]]
     asked: list[tuple[str, str | None]] = field(default_factory=list)
+    denied: dict[Kind, Exception] = field(default_factory=dict)
 
     async def __call__(self, kind: Kind, namespace: str | None) -> AsyncIterator[Page]:
         self.asked.append((kind.plural, namespace))
+        if kind in self.denied:
+            raise self.denied[kind]
         yield Page((), 100)
         for body in self.objects.get(kind, []):
             yield Page((body,), 100)
@@ -114,16 +118,83 @@ async def test_only_the_namespaces_that_are_watched_are_listed(
     assert ("pods", None) not in lists.asked
 
 
-def test_a_report_is_news_unless_it_is_only_a_sign_of_life() -> None:
-    news: list[JobKey] = []
-    board = ProgressBoard(news.append)
-    said = {"stage": Stage.TRAIN, "step": 1}
-    board.report(BOT, "p", Progress.model_validate({**said, "updated_at": "2026-01-01T00:00:00Z"}))
-    board.report(BOT, "p", Progress.model_validate({**said, "updated_at": "2026-01-01T00:00:15Z"}))
-    assert news == [BOT]
-    newest = board.newest(BOT)
-    assert newest is not None
-    assert newest.progress.updated_at.second == 15
-    board.report(BOT, "p", Progress.model_validate({**said, "step": 2, "updated_at": "2026-01-01T00:00:30Z"}))
-    board.report(BOT, "q", Progress.model_validate({**said, "step": 2, "updated_at": "2026-01-01T00:00:30Z"}))
-    assert news == [BOT, BOT, BOT]
+@pytest.mark.parametrize("error", [PermissionError("403 Forbidden"), TransientError("503"), KeyError("items")])
+async def test_a_kind_that_cannot_be_listed_keeps_none_of_the_others_from_it(
+    store: Store, queue: WorkQueue[JobKey], lists: Lists, time: FakeTime, error: Exception
+) -> None:
+    resync = resync_of(store, queue, lists, time)
+    lists.denied[PODS] = error
+    with pytest.raises(ResyncError, match="pods cannot be listed"):
+        await resync.fresher_than(time.now)
+    assert store.children(BOT, BATCH_JOBS)
+    assert queue.take() == BOT
+    assert not resync.synced.is_set()
+    assert "pods" in resync.problem
+    del lists.denied[PODS]
+    await resync.fresher_than(time.now)
+    assert resync.synced.is_set()
+    assert not resync.problem
+
+
+async def test_objects_of_a_kind_that_could_not_be_listed_are_not_taken_for_deleted(
+    store: Store, queue: WorkQueue[JobKey], lists: Lists, time: FakeTime
+) -> None:
+    resync = resync_of(store, queue, lists, time)
+    await resync.fresher_than(time.now)
+    lists.denied[PODS] = TransientError("503")
+    time.advance(1)
+    with pytest.raises(ResyncError):
+        await resync.fresher_than(time.now)
+    assert store.children(BOT, PODS)
+
+
+async def test_an_object_that_nobody_can_read_hides_no_other_and_is_named_once(
+    store: Store, queue: WorkQueue[JobKey], lists: Lists, time: FakeTime
+) -> None:
+    broken = finetune_job("broken")
+    del broken["spec"]["template"]
+    lists.objects[FINETUNE_JOBS].insert(0, broken)
+    resync = resync_of(store, queue, lists, time)
+    with capture_logs() as logs:
+        for _ in range(2):
+            await resync.fresher_than(time.now)
+            time.advance(1)
+    assert queue.take() == BOT
+    assert [line["event"] for line in logs].count("object_unreadable") == 1
+
+
+async def test_it_tries_again_with_growing_pauses_when_it_fails(
+    store: Store, queue: WorkQueue[JobKey], lists: Lists, time: FakeTime
+) -> None:
+    resync = resync_of(store, queue, lists, time)
+    resync.backoff = Backoff(first=0.001, most=0.002)
+    lists.denied[PODS] = PermissionError("403")
+    running = asyncio.create_task(resync.run(0.001))
+    async with asyncio.timeout(10):
+        while len(lists.asked) < 20:
+            await asyncio.sleep(0.001)
+            time.advance(1)
+        lists.denied.clear()
+        await resync.synced.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_what_may_have_been_lost_is_looked_for_before_it_is_due(
+    store: Store, queue: WorkQueue[JobKey], lists: Lists, time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resync_module, "_SOONEST", 0.001)
+    resync = resync_of(store, queue, lists, time)
+    running = asyncio.create_task(resync.run(3600))
+    await asyncio.sleep(0.01)
+    assert not lists.asked
+    resync.soon()
+    async with asyncio.timeout(10):
+        await resync.synced.wait()
+    time.advance(1)
+    await asyncio.sleep(0.02)
+    assert lists.asked.count(("pods", None)) == 1
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from finetune_trainer import manifest
 from finetune_trainer.errors import Internal, InvalidData, NotFound
+from finetune_trainer.manifest import Facts
+from finetune_trainer.resume import CheckpointSource
 from finetune_trainer.uris import Address, fetch
 from finetune_trainer.uris.folder import open_folder
 from finetune_trainer.uris.transfer import download, is_complete, remove_all, upload
@@ -154,3 +157,31 @@ def test_an_altered_object_is_refused(store: Store, paths: Paths, artifact: Path
     (store.root / "bucket" / "jobs" / "two" / "sub" / "b.txt").write_text("c")
     with pytest.raises(InvalidData, match=r"b\.txt is not what"):
         download(there, tmp_path / "back", quiet)
+
+
+def test_another_jobs_checkpoints_are_found_in_a_bucket_and_only_read(
+    store: Store, paths: Paths, tmp_path: Path
+) -> None:
+    address = store.address("s3://bucket/jobs/first/checkpoints")
+    folder = open_folder(address, paths)
+    for step in (4, 12):
+        made = tmp_path / f"checkpoint-{step}"
+        (made / "deep").mkdir(parents=True)
+        (made / "deep" / "weights").write_bytes(b"w" * step)
+        manifest.seal(made, Facts(step=step, world_size=1, global_batch=4, run="run", rng=()))
+        for name in ("deep/weights", manifest.MANIFEST):
+            folder.put(made / name, f"checkpoint-{step}/{name}")
+    before = folder.sizes()
+    source = CheckpointSource(folder, address)
+
+    found = source.newest(quiet)
+    copy = source.fetch(found, tmp_path / "copy")
+    older = source.newest(quiet, torn={found.prefix})
+
+    assert copy.facts.origin == "s3://bucket/jobs/first/checkpoints/checkpoint-12"
+    assert (tmp_path / "copy" / "deep" / "weights").read_bytes() == b"w" * 12
+    assert older.manifest.facts.step == 4
+    assert folder.sizes() == before
+    empty = store.address("s3://bucket/jobs/second")
+    with pytest.raises(NotFound):
+        CheckpointSource(open_folder(empty, paths), empty).newest(quiet)

@@ -121,7 +121,7 @@ def test_a_web_file_is_downloaded_once_with_the_secrets_token(paths: Paths, serv
 
 def test_a_full_disk_is_not_the_servers_fault(paths: Paths, server: Server) -> None:
     (paths.scratch / "rows.jsonl").symlink_to("/dev/full")
-    with pytest.raises(CannotWrite, match="no room left for the download"), writing("the download"):
+    with pytest.raises(CannotWrite, match="no space left for the download"), writing("the download"):
         Web().download(address(f"{server.url}/rows.jsonl"), Version(""), paths.scratch, quiet)
     assert server.asked.total() == 1
 
@@ -227,7 +227,7 @@ def test_a_probe_leaves_nothing_behind(paths: Paths, tmp_path: Path) -> None:
 
 
 def test_one_cannot_write_to_the_web(paths: Paths) -> None:
-    with pytest.raises(InvalidConfig, match="cannot write to `https://`"):
+    with pytest.raises(InvalidConfig, match="outputs cannot be at `https://`"):
         open_folder(Address("https://host/x", "spec.output.uri", "output"), paths)
 
 

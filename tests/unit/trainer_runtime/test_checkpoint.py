@@ -37,8 +37,8 @@ def facts(step: int, run: str = "run") -> Facts:
     return Facts(step=step, world_size=1, global_batch=4, run=run, rng=("rng_state.pth",), loss=1.5)
 
 
-def make(root: Path, *, keep: int = 2, peers: Any = None, run: str = "run", home: Any = None) -> CheckpointStore:
-    return CheckpointStore(root, peers or Alone(), run=run, keep=keep, home=home, notify=lambda _: None)
+def make(root: Path, *, keep: int = 2, peers: Any = None, run: str = "run", mirror: Any = None) -> CheckpointStore:
+    return CheckpointStore(root, peers or Alone(), run=run, keep=keep, mirror=mirror, notify=lambda _: None)
 
 
 def save(store: CheckpointStore, step: int) -> None:
@@ -129,21 +129,21 @@ def test_older_ones_found_at_the_start_count_towards_those_kept(tmp_path: Path) 
     assert names(tmp_path) == ["checkpoint-2", "checkpoint-3"]
 
 
-def test_a_second_home_gives_back_what_the_workspace_lost(tmp_path: Path) -> None:
+def test_a_mirror_provides_what_the_workspace_lost(tmp_path: Path) -> None:
     paths = Paths(tmp_path / "w", tmp_path / "s", tmp_path / "secrets", tmp_path / "volumes")
-    home = CheckpointMirror.of(CheckpointPolicy(uri=f"file://{tmp_path}/home"), paths)
-    store = make(tmp_path / "here", home=home)
+    mirror = CheckpointMirror.of(CheckpointPolicy(uri=f"file://{tmp_path}/mirror"), paths)
+    store = make(tmp_path / "here", mirror=mirror)
     for step in (1, 2, 3):
         save(store, step)
-    assert names(tmp_path / "home") == ["checkpoint-2", "checkpoint-3"]
+    assert names(tmp_path / "mirror") == ["checkpoint-2", "checkpoint-3"]
     shutil.rmtree(tmp_path / "here")
 
-    again = make(tmp_path / "here", home=home)
+    again = make(tmp_path / "here", mirror=mirror)
     found = again.newest()
 
     assert found == (tmp_path / "here" / "checkpoint-3", facts(3))
     assert (found[0] / "weights").read_bytes() == b"www"
-    assert again.refs[0].uri == f"file://{tmp_path}/home/checkpoint-3"
+    assert again.refs[0].uri == f"file://{tmp_path}/mirror/checkpoint-3"
 
 
 def test_a_digest_depends_on_names_and_contents(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def _check_template(form: RowFormat, tokenizer: Any) -> None:
         raise InvalidConfig(
             "the model has no chat template, and the dataset holds chats",
             field="spec.training.chatTemplate",
-            advice="give one, or fine-tune the model's instruct version",
+            advice="set one, or fine-tune the model's instruct version",
         )
 
 
@@ -235,10 +235,12 @@ def _judge(counts: RowCounts, config: RunConfig) -> None:
             f"{counts.invalid:,} of {total:,} rows are invalid ({counts.invalid / total:.1%}), "
             f"more than the {tolerance:g} % tolerated: {reasons}",
             field=where,
-            advice="mend the rows, name the columns in spec.datasets[].columns, "
+            advice="fix the rows, name the columns in spec.datasets[].columns, "
             "or raise spec.data.invalidTolerancePercent",
         )
     if not counts.valid:
         raise InvalidData(
-            f"there are no rows to train on{': ' + reasons if reasons else ''}", field=where, advice="give data"
+            f"there are no rows to train on{': ' + reasons if reasons else ''}",
+            field=where,
+            advice="add rows to the dataset",
         )

@@ -52,7 +52,7 @@ class _Receipt(BaseModel):
 def fetch(address: Address, paths: Paths, into: Path, notify: Notify) -> Fetched:
     """Makes what the address names available as local files; `into` takes a download, and keeps it for next time.
 
-    Raises `NotFound` naming the field of the spec when it is missing or denied, `CannotWrite` without room.
+    Raises `NotFound` naming the field of the spec when it is missing or denied, `CannotWrite` without space.
     """
     if address.scheme in _LOCAL:
         return Fetched(existing_path(address, paths), revision=None)

@@ -10,7 +10,7 @@ from finetune_trainer.contract import DatasetSource, ModelSource
 from finetune_trainer.errors import InvalidConfig, NotFound
 from finetune_trainer.workspace import Paths
 
-Kind = Literal["model", "dataset", "output"]
+Kind = Literal["model", "dataset", "output", "checkpoint"]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Folders to write to, wherever they are: outputs, handed-over models, second homes of checkpoints."""
+"""Folders of files, wherever they are: outputs, handed-over models, checkpoints and their mirrors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from finetune_trainer.atomic import replacing_file, sync
 from finetune_trainer.checksums import file_sha256
 from finetune_trainer.errors import InvalidConfig
 from finetune_trainer.uris import s3
@@ -58,7 +59,9 @@ def open_folder(address: Address, paths: Paths) -> Folder:
             return LocalFolder(address, path_of(address, paths))
         case scheme:
             raise InvalidConfig(
-                f"cannot write to `{scheme}://`", field=address.field, advice="write to s3://, pvc:// or file://"
+                f"{address.kind}s cannot be at `{scheme}://`",
+                field=address.field,
+                advice="use s3://, pvc:// or file://",
             )
 
 
@@ -91,16 +94,12 @@ class LocalFolder:
 
     def put(self, local: Path, name: str) -> None:
         target = self._root / name
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         with self._writing():
             target.parent.mkdir(parents=True, exist_ok=True)
-            try:
+            with replacing_file(target) as temporary:
                 shutil.copyfile(local, temporary)
                 temporary.chmod(0o664)
-                _sync(temporary)
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
+                sync(temporary)
 
     def get(self, name: str, local: Path) -> None:
         with writing(str(local)):
@@ -168,11 +167,3 @@ class S3Folder:
                 self._store.rm_file(f"{self._root}/{name}")
             except FileNotFoundError:
                 return
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -90,13 +90,6 @@ class Hub:
         )
 
 
-def repository_name(uri: str) -> str | None:
-    """`owner/name` of an `hf://` URI; None for another scheme."""
-    if not uri.startswith("hf://"):
-        return None
-    return _split(Address(uri, "uri", "model"))[0]
-
-
 def _split(address: Address) -> tuple[str, str]:
     """Repository and path in it."""
     rest = address.rest.removeprefix("datasets/").removeprefix("models/")

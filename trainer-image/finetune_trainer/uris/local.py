@@ -28,7 +28,7 @@ def existing_path(address: Address, paths: Paths) -> Path:
         if path.exists():
             return path
     except PermissionError as error:
-        raise address.denied("let the pod's user read it (fsGroup, file modes)") from error
+        raise address.denied("make it readable for the pod's user (fsGroup, file modes)") from error
     raise address.missing()
 
 

@@ -41,7 +41,7 @@ def upload(local: Path, folder: Folder, notify: Notify) -> str:
         folder.put(path, name)
     notify("verifying the upload")
     if (fault := _first_fault(folder, sums)) is not None:
-        raise CannotWrite(f"the upload to {folder.uri} is not what was sent: {fault}", advice="look at the storage")
+        raise CannotWrite(f"the upload to {folder.uri} is not what was sent: {fault}", advice="check the storage")
     with tempfile.TemporaryDirectory() as temporary:
         (Path(temporary) / SUMS_FILE).write_text(sums)
         folder.put(Path(temporary) / SUMS_FILE, SUMS_FILE)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.plan.manifests.requests import default_requests, gpus_of_pod
 from finetune_operator.plan.model import names
+from finetune_operator.plan.model.claim_uris import claim_of, claim_uri
 from finetune_operator.plan.model.plan import Manifest
 from finetune_operator.plan.model.resolved import ResolvedSpec
 from finetune_operator.plan.resolve.merge import merge_pod_templates
@@ -73,8 +74,7 @@ def lasting_uri(uri: str, job: FineTuneJob, resolved: ResolvedSpec) -> str:
     inside = f"file://{names.WORKSPACE_DIR}/"
     if resolved.workspace_claim is None or not uri.startswith(inside):
         return uri
-    below = (_own_folder(job, resolved), uri.removeprefix(inside))
-    return "/".join((f"pvc://{resolved.workspace_claim}", *filter(None, below)))
+    return claim_uri(resolved.workspace_claim, _own_folder(job, resolved), uri.removeprefix(inside))
 
 
 def _pod_spec(job: FineTuneJob, resolved: ResolvedSpec, config: RunConfig) -> Manifest:
@@ -207,6 +207,6 @@ def _claim_mount(resolved: ResolvedSpec, claim: str) -> Manifest:
         "mountPath": f"{names.VOLUMES_DIR}/{claim}",
     }
     written = [resolved.output.uri, resolved.checkpoints.uri or ""]
-    if not any(uri.startswith(f"pvc://{claim}/") or uri == f"pvc://{claim}" for uri in written):
+    if claim not in map(claim_of, written):
         mount["readOnly"] = True
     return mount

@@ -92,6 +92,8 @@ class StageJob:
     failure: str = ""
     """The Job's own words (condition Failed: reason and message)."""
     deleting: bool = False
+    ending: bool = False
+    """Whether it has a deadline of its own, which only `EndJob` gives it."""
     queued: bool = False
     """Whether it carries Kueue's queue label (names.LABEL_QUEUE), which Kueue may have set by itself."""
     pods: tuple[PodState, ...] = ()

@@ -95,4 +95,4 @@ def _deleted(job: StageJob) -> tuple[Removal, ...]:
 
 
 def _ended(job: StageJob) -> tuple[Removal, ...]:
-    return () if job.has_ended or job.deleting else (EndJob(job.name, job.uid),)
+    return () if job.has_ended or job.deleting or job.ending else (EndJob(job.name, job.uid),)

@@ -1,4 +1,4 @@
-"""Ended jobs: their status follows an edit, raising what they ran out of reopens them, no pod outlives them."""
+"""Ended jobs: status follows an edit, raising what they ran out of reopens them, and no pod outlives them."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ merge entry by entry, as `kubectl patch --type=strategic` does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from pydantic import JsonValue
 
@@ -36,6 +36,26 @@ _ONE_OF: Final = frozenset({"volumes", "env"})
 """Lists whose entries hold one of several alternatives: what the patch does not name goes (retainKeys)."""
 
 
+_OBJECT: Final[Mapping[str, Any]] = {}
+_OBJECTS: Final = (_OBJECT,)
+_CONTAINER: Final[Mapping[str, Any]] = {
+    "image": "",
+    "resources": {"limits": _OBJECT, "requests": _OBJECT},
+    "securityContext": _OBJECT,
+    **dict.fromkeys(("env", "envFrom", "ports", "volumeMounts", "volumeDevices"), _OBJECTS),
+}
+_POD: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(("containers", "initContainers", "ephemeralContainers"), (_CONTAINER,)),
+    **dict.fromkeys(("affinity", "nodeSelector", "securityContext"), _OBJECT),
+    **dict.fromkeys(("volumes", "tolerations", "imagePullSecrets", "resourceClaims"), _OBJECTS),
+    **dict.fromkeys(("hostAliases", "schedulingGates", "topologySpreadConstraints"), _OBJECTS),
+}
+_TEMPLATE: Final[Mapping[str, Any]] = {"metadata": {"labels": _OBJECT, "annotations": _OBJECT}, "spec": _POD}
+"""What the fields of a PodTemplateSpec that are merged, or read after the merge, must be."""
+_NOT_REMOVABLE: Final = frozenset({"metadata", "labels", "spec", "containers", "image"})
+"""Without these the operator's own pod is none: null cannot take them away."""
+
+
 class MergeError(Exception):
     """A partial pod template cannot be merged. `path` is where, `message` why."""
 
@@ -43,6 +63,34 @@ class MergeError(Exception):
         super().__init__(f"{path} {message}")
         self.path = path
         self.message = message
+
+
+def check_pod_template(template: Mapping[str, JsonValue]) -> None:
+    """Raises `MergeError` for a partial PodTemplateSpec in which something is not what a pod has there.
+
+    The API server cannot tell: it keeps a podTemplate as it is, whatever it holds.
+    """
+    for key in template:
+        if key not in _TEMPLATE:
+            raise MergeError(f".{key}", "is no field of a PodTemplateSpec: put it under spec or metadata, or remove it")
+    _check(template, _TEMPLATE, "")
+
+
+def _check(value: JsonValue | Mapping[str, JsonValue], shape: Any, path: str) -> None:
+    if isinstance(shape, str):
+        if not (isinstance(value, str) and value):
+            raise MergeError(path, "must be a text: give it a value, or remove it")
+    elif isinstance(shape, tuple):
+        if not isinstance(value, list):
+            raise MergeError(path, "must be a list: write its entries with '-', or remove it")
+        for number, entry in enumerate(value):
+            _check(entry, shape[0], f"{path}[{number}]")
+    elif not isinstance(value, Mapping):
+        raise MergeError(path, "must be an object: give it fields, or remove it")
+    else:
+        for key, below in shape.items():
+            if key in value and not (value[key] is None and key not in _NOT_REMOVABLE):
+                _check(value[key], below, f"{path}.{key}")
 
 
 def deep_merge(base: Mapping[str, JsonValue], patch: Mapping[str, JsonValue]) -> Block:

@@ -12,13 +12,13 @@ from finetune_operator.api.resources import FineTuneJob, Template
 from finetune_operator.api.spec import DataSpec, JobSpec, TrainingDevice, TrainingSpec
 from finetune_operator.api.status import Reason
 from finetune_operator.plan.model import names
+from finetune_operator.plan.model.claim_uris import claim_of
 from finetune_operator.plan.model.problems import SpecProblem
 from finetune_operator.plan.model.resolved import PodDefaults, ResolvedSpec
 from finetune_operator.plan.model.settings import PlanSettings
-from finetune_operator.plan.resolve.merge import MergeError, compose_pod_templates, deep_merge
-from finetune_operator.plan.resolve.pod_shape import check_shape
+from finetune_operator.plan.resolve.merge import MergeError, check_pod_template, compose_pod_templates, deep_merge
 from finetune_operator.plan.resolve.resume_source import resume_source
-from finetune_operator.plan.resolve.sources import claim_fields, claim_of, secret_fields, uris
+from finetune_operator.plan.resolve.sources import claim_fields, secret_fields, uris
 from finetune_operator.plan.resolve.storage import storage
 from finetune_operator.plan.resolve.topology import topology
 from finetune_trainer.contract import (
@@ -59,7 +59,7 @@ def resolve(
         workspace_claim=kept.claim,
         create_claim=kept.create,
         pods=PodDefaults.of(settings),
-        pod_template=_pod_template(settings, template.spec.pod_template, spec.pod_template),
+        pod_template=_pod_template(job, template, settings),
         claims=_mounted_claims(job, kept.output.uri, resumed),
         secrets=_mounted_secrets(job, resumed),
     )
@@ -135,15 +135,26 @@ def _seconds(duration: str) -> int:
     return int(duration[:-1]) * _SECONDS[duration[-1]]
 
 
-def _pod_template(settings: PlanSettings, *layers: dict[str, JsonValue] | None) -> dict[str, JsonValue]:
+def _pod_template(job: FineTuneJob, template: Template, settings: PlanSettings) -> dict[str, JsonValue]:
     """The cluster's, the template's and the job's podTemplate, each over the one before."""
-    try:
-        composed = compose_pod_templates(settings.pod_template, *layers)
-        compose_pod_templates(composed, settings.enforced_pod_template)
-    except MergeError as problem:
-        raise SpecProblem(Reason.INVALID_SPEC, f"spec.podTemplate{problem}") from problem
-    check_shape(composed)
+    layers = {
+        "the operator's setting podTemplate": settings.pod_template,
+        f"{template.kind} {template.metadata.name}: spec.podTemplate": template.spec.pod_template or {},
+        "spec.podTemplate": job.spec.pod_template or {},
+    }
+    composed: dict[str, JsonValue] = {}
+    for whose, layer in layers.items():
+        composed = _over(composed, whose, layer)
+    _over(composed, "the operator's setting enforcedPodTemplate", settings.enforced_pod_template)  # merged with the pod
     return composed
+
+
+def _over(base: dict[str, JsonValue], whose: str, layer: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        check_pod_template(layer)
+        return compose_pod_templates(base, layer)
+    except MergeError as problem:
+        raise SpecProblem(Reason.INVALID_SPEC, f"{whose}{problem}") from problem
 
 
 def _mounted_claims(job: FineTuneJob, output: str, resumed: ResumeSource | None) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.spec import JobSpec, SecretRef
+from finetune_operator.plan.model.claim_uris import claim_of
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,6 @@ class NamedUri:
     def claim(self) -> str | None:
         """The claim that a pvc:// URI names."""
         return claim_of(self.uri)
-
-
-def claim_of(uri: str) -> str | None:
-    """The claim that a pvc:// URI names."""
-    return uri.removeprefix("pvc://").partition("/")[0] if uri.startswith("pvc://") else None
 
 
 def uris(spec: JobSpec) -> Iterator[NamedUri]:

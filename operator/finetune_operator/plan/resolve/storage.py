@@ -8,6 +8,7 @@ from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.spec import SecretRef, WorkspaceSpec
 from finetune_operator.api.status import Reason
 from finetune_operator.plan.model import names
+from finetune_operator.plan.model.claim_uris import claim_of, claim_uri
 from finetune_operator.plan.model.problems import SpecProblem
 from finetune_operator.plan.model.resolved import ClaimToCreate
 from finetune_operator.plan.model.settings import PlanSettings
@@ -40,7 +41,7 @@ def _claim(job: FineTuneJob, workspace: WorkspaceSpec) -> tuple[str, bool]:
     if workspace.claim:
         return workspace.claim, True
     name, wanted = names.workspace_claim(job.metadata.name), job.spec.output
-    if wanted is not None and not wanted.uri.startswith(f"pvc://{name}/"):
+    if wanted is not None and claim_of(wanted.uri) != name:
         return name, False
     if wanted is not None:
         raise SpecProblem(
@@ -76,7 +77,7 @@ def _output(job: FineTuneJob, claim: str) -> OutputTarget:
     if job.spec.output is not None:
         return OutputTarget(uri=job.spec.output.uri, secret=_secret(job.spec.output.secret_ref))
     folder = names.workspace_folder(job.metadata.name, job.metadata.uid)
-    return OutputTarget(uri=f"pvc://{claim}/{folder}/output")
+    return OutputTarget(uri=claim_uri(claim, folder, "output"))
 
 
 def _claim_to_create(
