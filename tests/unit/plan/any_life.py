@@ -239,6 +239,7 @@ class AnyLife(RuleBasedStateMachine):
 
     @invariant()
     def only_one_gang_lives(self) -> None:
+        assert not self.world.cluster.overlaps
         assert len({pod.owner for pod in self.world.cluster.pods if pod.alive and pod.owner in self.world.made}) <= 1
 
     @invariant()
