@@ -33,16 +33,21 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]
+# A gang in a queue keeps its Job, and with it its quota, when it restarts: its pods are deleted.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, patch]
+  verbs: [get, list, watch{{ if .Values.kueue.enabled }}, delete{{ end }}]
 # Progress of pods whose address the operator cannot reach goes through the API server.
 - apiGroups: [""]
   resources: [pods/proxy]
   verbs: [get]
+# What is made is never changed, and goes with its owner.
 - apiGroups: [""]
-  resources: [configmaps, services, persistentvolumeclaims]
-  verbs: [get, create, patch]
+  resources: [configmaps]
+  verbs: [get, list, create]
+- apiGroups: [""]
+  resources: [services, persistentvolumeclaims]
+  verbs: [get, create]
 # Events of pods and Jobs say what quota, admission or volumes hold up; its own are counted up when repeated.
 - apiGroups: [""]
   resources: [events]

@@ -82,9 +82,9 @@ class Kueue:
         uid = self.cluster.get("job", job, namespace)["metadata"]["uid"]
         return next((w for w in found if w["metadata"]["ownerReferences"][0]["uid"] == uid), None)
 
-    def hold(self, namespace: str, name: str = "queue", *, admit: bool) -> None:
-        """Keep the queue from admitting anything, or let it go on."""
-        patch = json.dumps({"spec": {"stopPolicy": "None" if admit else "Hold"}})
+    def admit(self, namespace: str, name: str, policy: str) -> None:
+        """Set the queue's stopPolicy: Hold keeps it from admitting anything, None lets it go on."""
+        patch = json.dumps({"spec": {"stopPolicy": policy}})
         self.cluster.kubectl("patch", "clusterqueue", f"{namespace}-{name}", "--type=merge", "--patch", patch)
 
     def _mount_certificate(self) -> None:
