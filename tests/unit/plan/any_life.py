@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import hypothesis.strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tests.unit.plan.builders import a_checkpoint, a_job, a_report
 from tests.unit.plan.cluster_model import BatchJob, Cluster
 from tests.unit.plan.world import KINDS, World
@@ -17,6 +17,7 @@ from finetune_operator.plan.model.plan import DeletePods, Fault, Plan, Refusal
 from finetune_trainer.contract import ExitCode, Stage
 
 FAILURES: Final = [code for code in ExitCode if code is not ExitCode.OK]
+FAULTS: Final = [code for code in FAILURES if not code.is_final]
 FINAL: Final = {Reason[code.name].value for code in FAILURES if code.is_final}
 _LARGEST: Final = 32 * 1024
 _QUEUES: Final = {"no kueue": {}, "queue": {LABEL_QUEUE: "team"}, "all in queues": {LABEL_QUEUE: "team"}, "all": {}}
@@ -36,7 +37,9 @@ class AnyLife(RuleBasedStateMachine):
     """A job on two nodes, its operator, its cluster and the people around it."""
 
     @initialize(
-        budget=st.integers(0, 2), queues=st.sampled_from(sorted(_QUEUES)), prepared=st.sampled_from([True, True, False])
+        budget=st.integers(0, 2),
+        queues=st.sampled_from(sorted(_QUEUES)),
+        prepared=st.sampled_from([True, True, True, False]),
     )
     def begin(self, budget: int, queues: str, prepared: bool) -> None:  # noqa: FBT001 - drawn
         cluster = Cluster(kueue=queues != "no kueue", kueue_manages_all=queues.startswith("all"))
@@ -143,24 +146,34 @@ class AnyLife(RuleBasedStateMachine):
 
     # The trainer
 
-    @precondition(lambda self: self.is_training())
     @rule(steps=st.integers(1, 30))
     def trainer_saves(self, steps: int) -> None:
         """It reports the newest two of the checkpoints that there are."""
+        self.get_going()
+        if not self.is_training():
+            return
         self.steps += steps
         saved = tuple(a_checkpoint(step) for step in {max(0, self.steps - 1), self.steps})
         self.world.progress = a_report(self.world.now, step=self.steps, checkpoints=saved)
 
-    @precondition(lambda self: self.running())
-    @rule()
-    def a_stage_ends_well(self) -> None:
+    @rule(chance=st.integers(0, 3))
+    def a_stage_ends_well(self, chance: int) -> None:
+        """Training seldom: most of what can happen happens there."""
+        self.get_going()
         job = self.running()
-        if job is not None and len(self.live(job)) == job.size and not self.orphans & {p.name for p in self.live(job)}:
+        if job is None or (job.stage is Stage.TRAIN and chance):
+            return
+        if len(self.live(job)) == job.size and not self.orphans & {pod.name for pod in self.live(job)}:
             self.world.end_well(job.stage)
 
-    @precondition(lambda self: self.running())
-    @rule(rank=RANKS, code=st.sampled_from(FAILURES), speaks=st.booleans(), disrupted=st.booleans())
+    @rule(
+        rank=RANKS,
+        code=st.sampled_from(3 * FAULTS + FAILURES),
+        speaks=st.booleans(),
+        disrupted=st.sampled_from([False, False, True]),
+    )
     def a_pod_fails(self, rank: int, code: ExitCode, speaks: bool, disrupted: bool) -> None:  # noqa: FBT001 - drawn
+        self.get_going()
         job = self.running()
         if job is None or not any(pod.index == rank for pod in self.live(job)):
             return
@@ -171,9 +184,9 @@ class AnyLife(RuleBasedStateMachine):
 
     # Whoever else there is
 
-    @precondition(lambda self: self.running())
     @rule(rank=RANKS, how=st.sampled_from(["evict", "delete_pod", "remove_pod", "lose_node"]))
     def a_pod_is_taken_away(self, rank: int, how: str) -> None:
+        self.get_going()
         job = self.running()
         if job is None:
             return
@@ -181,9 +194,9 @@ class AnyLife(RuleBasedStateMachine):
             self.lose_rank(job, rank)
             getattr(self.world.cluster, how)(pod.node or "" if how == "lose_node" else pod.name)
 
-    @precondition(lambda self: self.running())
     @rule(what=st.sampled_from(["delete", "delete in the background", "suspend", "resume", "preempt"]))
     def somebody_touches_the_job(self, what: str) -> None:
+        self.get_going()
         job = self.running()
         if job is None or job.complete:
             return
@@ -218,22 +231,18 @@ class AnyLife(RuleBasedStateMachine):
         self.world.cluster.problem = problem
         self.world.cluster.change_pods(lambda pod: pod.state.phase is PodPhase.PENDING, problem=problem)
 
-    @rule(suspend=st.booleans())
-    def user_suspends(self, suspend: bool) -> None:  # noqa: FBT001 - drawn
-        if suspend != self.world.job.spec.run_policy.suspend:
-            self.disturbances += 1
-            self.world.set_policy(suspend=suspend)
-
-    @rule(more=st.integers(1, 2))
-    def user_raises_the_budget(self, more: int) -> None:
+    @rule(what=st.sampled_from(["suspend", "resume", "resume", "budget", "deadline", "short deadline", "no deadline"]))
+    def user_edits(self, what: str) -> None:
         self.disturbances += 1
-        self.budget += more
-        self.world.set_policy(max_restarts=self.budget)
-
-    @rule(limit=st.none() | st.sampled_from([60, 3600, 1_000_000]))
-    def user_sets_the_deadline(self, limit: int | None) -> None:
-        self.disturbances += 1
-        self.world.set_policy(active_deadline_seconds=limit)
+        match what:
+            case "suspend" | "resume":
+                self.world.set_policy(suspend=what == "suspend")
+            case "budget":
+                self.budget += 1
+                self.world.set_policy(max_restarts=self.budget)
+            case _:
+                limit = {"deadline": 1_000_000, "short deadline": 400, "no deadline": None}[what]
+                self.world.set_policy(active_deadline_seconds=limit)
 
     # What holds
 
@@ -279,6 +288,7 @@ class AnyLife(RuleBasedStateMachine):
             return
         self.heal()
         world = self.world
+        world.set_policy(active_deadline_seconds=None)
         for _ in range(60):
             world.control()
             world.run_pods()
@@ -311,14 +321,28 @@ class AnyLife(RuleBasedStateMachine):
         world, cluster = self.world, self.world.cluster
         self.schedule(None)
         cluster.quota, world.refusal = True, None
-        world.set_policy(suspend=False, active_deadline_seconds=None)
         world.give_names_back()
         cluster.remove_nodes()
+        if world.job.spec.run_policy.suspend:
+            self.disturbances += 1
+            world.set_policy(suspend=False)
         for job in cluster.jobs:
             if not cluster.kueue:
                 job.suspended = False
 
     # Looking at the world
+
+    def get_going(self) -> None:
+        """There is something to trouble in a job that runs: what keeps it from running passes first."""
+        for _ in range(8):
+            job = self.running()
+            if self.world.phase.is_terminal or (
+                job is not None and {p.index for p in self.live(job) if p.is_up} == set(range(job.size))
+            ):
+                return
+            self.heal()
+            self.all_goes_on()
+            self.world.pass_time(60)
 
     def running(self) -> BatchJob | None:
         """Our Job with live pods."""
