@@ -20,13 +20,24 @@ FAILURES: Final = [code for code in ExitCode if code is not ExitCode.OK]
 FINAL: Final = {Reason[code.name].value for code in FAILURES if code.is_final}
 _LARGEST: Final = 32 * 1024
 _QUEUES: Final = {"no kueue": {}, "queue": {LABEL_QUEUE: "team"}, "all in queues": {LABEL_QUEUE: "team"}, "all": {}}
+_SURROUNDINGS: Final[dict[str, Refusal | Fault | None]] = {
+    "dead nodes are removed": None,
+    "quota comes or goes": None,
+    "the scheduler has a problem, or none any more": None,
+    "the API server refuses": Refusal(403, "Forbidden", "exceeded quota"),
+    "the API server fails": Fault(5, "timeout"),
+    "the API server is well": None,
+    "a name is taken, or given back": None,
+}
 RANKS: Final = st.integers(0, 1)
 
 
 class AnyLife(RuleBasedStateMachine):
     """A job on two nodes, its operator, its cluster and the people around it."""
 
-    @initialize(budget=st.integers(0, 2), queues=st.sampled_from(sorted(_QUEUES)), prepared=st.booleans())
+    @initialize(
+        budget=st.integers(0, 2), queues=st.sampled_from(sorted(_QUEUES)), prepared=st.sampled_from([True, True, False])
+    )
     def begin(self, budget: int, queues: str, prepared: bool) -> None:  # noqa: FBT001 - drawn
         cluster = Cluster(kueue=queues != "no kueue", kueue_manages_all=queues.startswith("all"))
         policy = {"maxRestarts": budget, "activeDeadlineSeconds": 1_000_000}
@@ -42,9 +53,19 @@ class AnyLife(RuleBasedStateMachine):
 
     # The operator
 
-    @rule(dies_after=st.none() | st.integers(0, 6), sees=st.sets(st.sampled_from(KINDS)) | st.just(set(KINDS)))
-    def operator_reconciles(self, dies_after: int | None, sees: set[str]) -> None:
-        self.reconcile(dies_after, sees)
+    @rule(dies_after=st.integers(0, 6) | st.none(), sees=st.sets(st.sampled_from(KINDS)))
+    def operator_falters(self, dies_after: int | None, sees: set[str]) -> None:
+        self.reconcile(dies_after, sees if dies_after is None else set(KINDS))
+
+    @rule()
+    def operator_reconciles(self) -> None:
+        self.reconcile()
+
+    @rule()
+    def all_goes_on(self) -> None:
+        self.world.control()
+        self.world.run_pods()
+        self.reconcile()
 
     @rule()
     def operator_comes_to_rest(self) -> None:
@@ -160,17 +181,10 @@ class AnyLife(RuleBasedStateMachine):
             self.lose_rank(job, rank)
             getattr(self.world.cluster, how)(pod.node or "" if how == "lose_node" else pod.name)
 
-    @rule()
-    def dead_nodes_are_removed(self) -> None:
-        self.world.cluster.remove_nodes()
-
-    @precondition(lambda self: self.world.cluster.jobs)
-    @rule(
-        what=st.sampled_from(["delete", "delete in the background", "suspend", "resume", "preempt"]),
-        stage=st.sampled_from(Stage),
-    )
-    def somebody_touches_a_job(self, what: str, stage: Stage) -> None:
-        job = self.world.jobs.get(stage)
+    @precondition(lambda self: self.running())
+    @rule(what=st.sampled_from(["delete", "delete in the background", "suspend", "resume", "preempt"]))
+    def somebody_touches_the_job(self, what: str) -> None:
+        job = self.running()
         if job is None or job.complete:
             return
         self.disturbances += 1
@@ -182,28 +196,27 @@ class AnyLife(RuleBasedStateMachine):
         elif not job.has_ended:
             job.suspended = what == "suspend"
 
-    @rule(quota=st.booleans())
-    def quota_comes_and_goes(self, quota: bool) -> None:  # noqa: FBT001 - drawn
-        self.world.cluster.quota = quota
+    @rule(what=st.sampled_from(sorted(_SURROUNDINGS)), stage=st.sampled_from(Stage))
+    def the_surroundings_change(self, what: str, stage: Stage) -> None:
+        world, problem = self.world, "Unschedulable: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+        match what:
+            case "dead nodes are removed":
+                world.cluster.remove_nodes()
+            case "quota comes or goes":
+                world.cluster.quota = not world.cluster.quota
+            case "the scheduler has a problem, or none any more":
+                self.schedule(problem if world.cluster.problem is None else None)
+            case "the API server refuses" | "the API server fails" | "the API server is well":
+                world.refusal = _SURROUNDINGS[what]
+            case "a name is taken, or given back":
+                if world.is_hindered:
+                    world.give_names_back()
+                elif world.cluster.named(stage_name(world.job.metadata.name, stage)) is None:
+                    world.take_name(stage)
 
-    @rule(problem=st.none() | st.just("Unschedulable: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu."))
-    def the_scheduler_has_a_problem(self, problem: str | None) -> None:
+    def schedule(self, problem: str | None) -> None:
         self.world.cluster.problem = problem
         self.world.cluster.change_pods(lambda pod: pod.state.phase is PodPhase.PENDING, problem=problem)
-
-    @rule(refusal=st.sampled_from([None, None, Refusal(403, "Forbidden", "exceeded quota"), Fault(5, "timeout")]))
-    def the_api_server_refuses(self, refusal: Refusal | Fault | None) -> None:
-        self.world.refusal = refusal
-
-    @precondition(lambda self: self.world.status.start_time is not None)
-    @rule(stage=st.sampled_from(Stage))
-    def somebody_takes_a_name(self, stage: Stage) -> None:
-        if self.world.cluster.named(stage_name(self.world.job.metadata.name, stage)) is None:
-            self.world.take_name(stage)
-
-    @rule()
-    def the_name_is_given_back(self) -> None:
-        self.world.give_names_back()
 
     @rule(suspend=st.booleans())
     def user_suspends(self, suspend: bool) -> None:  # noqa: FBT001 - drawn
@@ -226,6 +239,7 @@ class AnyLife(RuleBasedStateMachine):
 
     @invariant()
     def only_one_gang_lives(self) -> None:
+        assert not self.world.cluster.overlaps
         assert len({pod.owner for pod in self.world.cluster.pods if pod.alive and pod.owner in self.world.made}) <= 1
 
     @invariant()
@@ -295,7 +309,7 @@ class AnyLife(RuleBasedStateMachine):
 
     def heal(self) -> None:
         world, cluster = self.world, self.world.cluster
-        self.the_scheduler_has_a_problem(None)
+        self.schedule(None)
         cluster.quota, world.refusal = True, None
         world.set_policy(suspend=False, active_deadline_seconds=None)
         world.give_names_back()

@@ -121,6 +121,8 @@ class Cluster:
         self.problem: str | None = None
         """Keeps new pods from running."""
         self.made = 0
+        self.overlaps: set[str] = set()
+        """Pods that were made while one of another Job of the same name was alive."""
         self.launches = 0
         """How often a training Job was created."""
 
@@ -239,6 +241,8 @@ class Cluster:
             self.made += 1
             name = f"{job.name}-{index}-{self.made}"
             state = PodState(name=name, phase=PodPhase.PENDING, created=self.moment, index=index, problem=self.problem)
+            if any(pod.alive and pod.owner != job.uid and pod.state.name.startswith(job.name) for pod in self.pods):
+                self.overlaps.add(name)
             self.pods.append(Pod(job.uid, state))
 
     def run_pods(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.plan.builders import a_job
+from tests.unit.plan.builders import a_checkpoint, a_job, a_report
 from tests.unit.plan.cluster_model import Cluster
 from tests.unit.plan.world import World
 
@@ -64,12 +64,34 @@ def test_a_gang_restart_in_a_queue_deletes_the_pods_and_keeps_the_job_with_its_q
 
 def test_the_attempts_of_one_job_are_told_apart_again_and_again() -> None:
     world = a_queued_training(maxRestarts=9)
-    for _ in range(5):
+    for step in range(5):
         world.pass_time(5)
+        world.progress = a_report(world.now, checkpoints=(a_checkpoint(step),))
+        world.reconcile()
         world.end_pod(Stage.TRAIN, 1, ExitCode.INTERNAL)
+        world.reconcile()
+        assert "the pods restart from" in world.status.message, "there is no wait"
         come_back(world)
-    assert (world.phase, world.status.attempt, world.status.restarts) == (Phase.TRAINING, 6, 5)
+    assert (world.phase, world.status.attempt, world.status.restarts) == (Phase.TRAINING, 6, 1)
     assert world.cluster.launches == 1
+
+
+def test_a_queued_gang_that_keeps_ending_without_progress_gives_its_quota_back_while_it_waits() -> None:
+    world = a_queued_training(maxRestarts=0)
+    for attempt in range(1, 4):
+        world.end_pod(Stage.TRAIN, 0, ExitCode.INTERRUPTED)
+        come_back(world)
+        assert (world.phase, world.status.attempt, world.cluster.launches) == (Phase.TRAINING, attempt + 1, 1)
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERRUPTED)
+    world.reconcile()
+    assert "the pods restart in 20s" in world.status.message
+    world.control()
+    assert Stage.TRAIN not in world.jobs
+    decided = world.reconcile()
+    assert (world.status.reason, decided.requeue_after) == ("BackingOff", 20)
+    world.pass_time(20)
+    come_back(world)
+    assert (world.phase, world.status.attempt, world.cluster.launches) == (Phase.TRAINING, 5, 2)
 
 
 def test_a_pod_that_was_replaced_before_the_restart_was_decided_goes_with_the_others() -> None:

@@ -324,6 +324,28 @@ def test_an_attempt_that_no_status_has_heard_of_is_known_by_its_job_and_still_ch
     assert (world.status.attempt, world.status.restarts) == (2, 2)
 
 
+def test_a_pod_that_the_job_controller_replaces_before_its_job_is_deleted_begins_no_attempt() -> None:
+    world = a_training()
+    world.pass_time(5)
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
+    world.reconcile(dies_after=1)
+    world.pass_time(5)
+    world.control()
+    uid = world.jobs[Stage.TRAIN].uid
+    assert world.reconcile().after_status == (DeleteJob("support-bot-train", uid),)
+    assert [attempt.number for attempt in world.status.attempts] == [1]
+
+
+def test_an_attempt_of_an_older_operator_that_wrote_no_topology_ends_like_any_other() -> None:
+    world = a_training()
+    (attempt,) = world.status.attempts
+    old = world.status.model_copy(update={"attempts": (attempt.model_copy(update={"topology": None}),)})
+    world.job = world.job.model_copy(update={"status": old})
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
+    world.reconcile()
+    assert (world.status.attempts[0].reason, world.status.attempts[0].gpu_seconds) == ("internal", None)
+
+
 def test_a_reconcile_whose_status_is_out_of_date_takes_nothing_down() -> None:
     world = a_training()
     world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)

@@ -11,6 +11,9 @@ own deadline, and creating with `suspend: true`.
 | suspend | delete the Job | delete the Job: the quota is given back, and it queues again |
 | end | the Job fails by its deadline | the same; deleted while it waits, when no deadline runs |
 
+A gang in a queue that has ended several times in a row without a new checkpoint waits as long as others do, and gives
+its quota back meanwhile: its Job is deleted, and queues again.
+
 A plain Job is not merely resumed, since the Job controller's back-off doubles with every pod that failed
 (docs/decisions/0001).
 """
@@ -26,6 +29,10 @@ from finetune_operator.plan.model.attempts import is_newer
 from finetune_operator.plan.model.context import PolicyContext
 from finetune_operator.plan.model.observed import PodPhase, StageJob
 from finetune_operator.plan.model.plan import DeleteJob, DeletePods, EndJob, Removal
+from finetune_operator.plan.policies.backoff import delay_seconds
+
+_LONG_SECONDS: Final = 20.0
+"""A wait for which quota is given back."""
 
 
 class Gang(Protocol):
@@ -60,6 +67,8 @@ class KueueGang:
     def restart(self, job: StageJob, ended: Attempt) -> tuple[Removal, ...]:
         if job.has_ended or any(pod.phase is PodPhase.SUCCEEDED for pod in job.pods):
             return _deleted(job)  # it would come back without the rank that has ended well, or not at all
+        if delay_seconds(ended.tries) >= _LONG_SECONDS:
+            return _deleted(job)  # its pods would be there again at once, and fail again
         left = tuple(pod.name for pod in job.pods if not pod.deleting and not is_newer(pod, ended))
         return (DeletePods(job.name, left),) if left else ()
 

@@ -10,7 +10,7 @@ from finetune_operator.api.status import Attempt, Phase, Reason
 from finetune_operator.plan.model import attempts
 from finetune_operator.plan.model.context import Decision, Health, PolicyContext
 from finetune_operator.plan.model.observed import StageJob
-from finetune_operator.plan.model.plan import EventType, JobEvent
+from finetune_operator.plan.model.plan import DeletePods, EventType, JobEvent
 from finetune_operator.plan.model.text import count, duration
 from finetune_operator.plan.policies.accounting import Ended, end_attempt
 from finetune_operator.plan.policies.backoff import delay_seconds, newest_checkpoint
@@ -62,13 +62,15 @@ def _take_down(context: PolicyContext, job: StageJob, attempt: Attempt, cause: C
         Reason.RESTARTING,
         f"attempt {attempt.number} ended ({cause.code.exit_name}, {charge}): {cause.text}",
     )
-    wait = delay_seconds(ended.attempt.tries)
+    removals = gang_of(context).restart(job, ended.attempt)
+    keeps_job = any(isinstance(removal, DeletePods) for removal in removals)
+    wait = 0.0 if keeps_job else delay_seconds(ended.attempt.tries)
     when = f" in {duration(wait)}" if wait else ""
     return Decision(
         Phase.QUEUED,
         Reason.RESTARTING,
         f"attempt {attempt.number} ended, the pods restart{when} from {beginning(context)} ({charge}): {cause.text}",
-        after_status=gang_of(context).restart(job, ended.attempt),
+        after_status=removals,
         events=(told,),
         attempts=(ended.attempt.model_copy(update={"counted": not free}),),
         restarts=ended.used + (0 if free else 1),
