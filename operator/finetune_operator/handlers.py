@@ -214,8 +214,9 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.peering.standalone = True
-    settings.queueing.idle_timeout = 0.5
-    settings.watching.chunk_size = 500
+    # Kopf holds an object for so long after its event: at the start that would be all of them, parsed.
+    settings.queueing.idle_timeout = 0.02
+    settings.watching.chunk_size = 100
     settings.process.ultimate_exiting_timeout = _EXIT_SECONDS
     settings.persistence.progress_storage = _NoProgress()
     settings.persistence.diffbase_storage = _NoDiffBase()

@@ -148,3 +148,9 @@ def jobs(product: Cluster, operator: OperatorProcess, store: Store, namespace: s
     """A namespace with the object store's credentials, watched by the operator."""
     product.apply(store.secret(), namespace)
     return Jobs(product, namespace)
+
+
+@pytest.fixture
+def bare_jobs(product: Cluster, operator: OperatorProcess, namespace: str) -> Jobs:
+    """A namespace watched by the operator, without an object store: for jobs whose stages are played."""
+    return Jobs(product, namespace)

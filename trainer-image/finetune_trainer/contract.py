@@ -365,6 +365,8 @@ class Result(Versioned):
     """What to do about it."""
     step: int | None = None
     resumed_from_step: int | None = None
+    checkpoints: tuple[CheckpointRef, ...] = ()
+    """The newest checkpoints, of a training that did not reach its end: `trained` has them otherwise."""
     prepared: PreparedData | None = None
     trained: TrainedModel | None = None
     published: Published | None = None

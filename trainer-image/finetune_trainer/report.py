@@ -80,6 +80,14 @@ def metrics_text(progress: Progress) -> str:
     return "\n".join(lines) + "\n"
 
 
+def read_progress(file: Path) -> Progress | None:
+    """The Progress that a worker left last; None when there is none that can be read."""
+    try:
+        return Progress.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
 def serve(progress_file: Path, port: int) -> ThreadingHTTPServer:
     """Serve the progress file on every interface from a background thread; port 0 takes any free one.
 

@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from finetune_trainer.atomic import replace_file
-from finetune_trainer.contract import MAX_RESULT_BYTES, ExitCode, Result, Stage
+from finetune_trainer.contract import MAX_RESULT_BYTES, ExitCode, Progress, Result, Stage
 from finetune_trainer.errors import CannotWrite, Internal, OutOfMemory, PeerLost, StageError
 
 _PEER_LOST: Final = re.compile(
@@ -28,6 +28,7 @@ _NO_SPACE: Final = re.compile(r"No space left on device|Disk quota exceeded|Pyto
 _KILLED_BY: Final = re.compile(r"Signal (\d+) \(SIG\w+\) received by PID|exitcode\s*:\s*-(\d+)")
 _CANNOT_WRITE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _LAST_LINES: Final = 8
+_NEWEST: Final = 2
 _SIGKILL: Final = 9
 
 
@@ -113,6 +114,14 @@ def of_silence(stage: Stage, status: int, tail: Sequence[str]) -> Result:
     return Internal("\n".join([f"the workers died with {died} and left no result", *last])).result(stage)
 
 
+def with_checkpoints(result: Result, progress: Progress | None) -> Result:
+    """The Result of a training that did not reach its end, with the newest checkpoints that rank 0 reported."""
+    if result.stage is not Stage.TRAIN or result.trained is not None or progress is None:
+        return result
+    newest = sorted(progress.checkpoints, key=lambda checkpoint: checkpoint.step)[-_NEWEST:]
+    return result.model_copy(update={"checkpoints": tuple(newest)})
+
+
 def termination_message(result: Result) -> str:
     """The Result as JSON that Kubernetes does not cut: the least important parts go first."""
     for shorter in (result, _without_lists(result), _with_short_texts(result, 800), _with_short_texts(result, 200)):
@@ -127,6 +136,7 @@ def _without_lists(result: Result) -> Result:
     prepared, trained = result.prepared, result.trained
     return result.model_copy(
         update={
+            "checkpoints": result.checkpoints[-1:],
             "prepared": prepared and prepared.model_copy(update={"invalid_reasons": prepared.invalid_reasons[:3]}),
             "trained": trained and trained.model_copy(update={"checkpoints": trained.checkpoints[-2:]}),
         }

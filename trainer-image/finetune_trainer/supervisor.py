@@ -24,8 +24,8 @@ from finetune_trainer.environment import worker_environment
 from finetune_trainer.errors import Internal, StageError
 from finetune_trainer.handshake import Handshake
 from finetune_trainer.output import Relay
-from finetune_trainer.report import Reporter, serve
-from finetune_trainer.result import collect, of_silence, termination_message
+from finetune_trainer.report import Reporter, read_progress, serve
+from finetune_trainer.result import collect, of_silence, termination_message, with_checkpoints
 from finetune_trainer.runconfig import node_rank, read_config
 from finetune_trainer.workspace import Paths
 
@@ -88,7 +88,8 @@ def _supervise(config: RunConfig, paths: Paths, environ: Mapping[str, str]) -> R
         if port:
             stack.callback(_serve(files.progress_file, port).shutdown)
         ending = _attend(child, files, config.stage, float(environ.get(Env.GRACE_SECONDS) or GRACE_SECONDS))
-    return _judge(config.stage, ending, collect(files.results), relay.tail())
+    judged = _judge(config.stage, ending, collect(files.results), relay.tail())
+    return with_checkpoints(judged, read_progress(files.progress_file))
 
 
 def _spawn(stage: Stage, env: Mapping[str, str], output: int) -> int:

@@ -183,7 +183,7 @@ class CheckpointsSpec(ApiModel):
     keep: int = Field(default=2, ge=1, le=100)
     """How many of the newest checkpoints to keep."""
     uri: WriteUri | None = None
-    """A second home for checkpoints, so that a job without a persistent workspace can resume; the job keeps to
+    """Where every checkpoint is copied to, so that a job without a persistent workspace can resume; the job keeps to
     a folder of its own in it."""
     secret_ref: SecretRef | None = None
     """Credentials for the bucket."""

@@ -23,7 +23,8 @@ METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;
 WRITE_SECONDS: Final = 4.0
 READ_SECONDS: Final = 10.0
 LIST_SECONDS: Final = 60.0
-_PAGE: Final = 250
+_PAGE: Final = 100
+"""Objects. A parsed page takes some 100 KB an object, and what the first list takes is never given back."""
 _LARGEST_ANSWER: Final = 8 * 1024 * 1024
 """Bytes. No object is larger (etcd takes 1.5 MiB), and a page that is comes again in smaller pages."""
 _LONGEST_WAIT: Final = 60.0

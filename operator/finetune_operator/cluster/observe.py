@@ -170,7 +170,7 @@ def _seems_to_have_lost_pods(job: FineTuneJob, stage: Stage, found: StageJob) ->
 
 
 def _with_missing_pod(job: StageJob, index: int, words: str) -> StageJob:
-    """A pod that Kubernetes refused to make stands in the Job's events only: it is shown as one that is pending."""
+    """A pod that Kubernetes refused to make is told of in the Job's events only: it is shown as one that is pending."""
     pod = PodState(f"{job.name}-{index}", PodPhase.PENDING, job.created, index=index, problem=words)
     return replace(job, pods=(*job.pods, pod))
 

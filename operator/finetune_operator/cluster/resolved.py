@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from finetune_operator.cluster.client import Client, NotFoundError, RefusedError
+from finetune_operator.cluster.client import ApiError, Client, NotFoundError
 from finetune_operator.cluster.jobs import Json
 from finetune_operator.plan.manifests.stages import parse_resolved
 from finetune_operator.plan.model.names import LABEL_RESOLVED, RESOLVED_KEY, SELECTOR, resolved_name
@@ -47,7 +47,7 @@ class ResolvedSpecs:
                 async for page in self._client.pages(_LISTED, namespace):
                     for config_map in page.items:
                         self._take(config_map, uid_of)
-        except RefusedError as error:
+        except ApiError as error:  # then each is read when it is needed
             _log.warning("resolved_specs_not_listed", error=str(error))
             return
         self._complete = True

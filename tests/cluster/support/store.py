@@ -32,7 +32,7 @@ class Store:
 
     @property
     def checkpoints(self) -> str:
-        """Shared by every job that wants a second home for its checkpoints."""
+        """Shared by every job that copies its checkpoints to a bucket."""
         return f"s3://{self.bucket}/checkpoints"
 
     def output(self, name: str) -> str:

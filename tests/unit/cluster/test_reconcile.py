@@ -126,9 +126,6 @@ def suspending(tried: Tried) -> Tried:
     return tried
 
 
-# The order of things
-
-
 async def test_a_job_without_its_template_is_told_so_once_and_then_left_alone(tried: Tried) -> None:
     tried.world.knows(FINETUNE_JOBS, finetune_job())
     assert await tried.once() is not None
@@ -301,9 +298,6 @@ async def test_a_removal_that_fails_again_and_again_does_not_change_the_status_t
             body = {**world.server.answers["GET", OWN][0], "status": suspending.written()}
             world.knows(FINETUNE_JOBS, {**body, "metadata": {**body["metadata"], "resourceVersion": str(version)}})
     assert reasons == ["Suspending", "OperatorFault"]
-
-
-# Jobs that cannot be read
 
 
 async def test_a_job_of_another_version_is_told_what_cannot_be_read_and_keeps_the_rest_of_its_status(

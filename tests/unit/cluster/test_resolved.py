@@ -6,7 +6,7 @@ import pytest
 from tests.unit.cluster.api_server import ApiServer, status
 from tests.unit.plan.builders import a_job, a_template
 
-from finetune_operator.cluster.client import Client, UnavailableError
+from finetune_operator.cluster.client import Client
 from finetune_operator.cluster.resolved import ResolvedSpecs
 from finetune_operator.plan.model.settings import PlanSettings
 from finetune_operator.plan.resolve.resolver import resolve
@@ -87,17 +87,14 @@ async def test_of_jobs_that_are_over_or_gone_nothing_is_kept(
     assert specs._known == {BOT: ("uid-bot", None)}  # noqa: SLF001 - memory is what this is about
 
 
-async def test_without_the_right_to_list_each_is_asked_for(server: ApiServer, specs: ResolvedSpecs) -> None:
-    server.answer("GET", LIST, status(403, "Forbidden"))
+@pytest.mark.parametrize("code", [403, 404, 503])
+async def test_where_they_cannot_be_listed_each_is_asked_for(
+    server: ApiServer, specs: ResolvedSpecs, code: int
+) -> None:
+    server.answer("GET", LIST, status(code))
     server.answer("GET", ONE, config_map())
     await specs.load((), uid_of)
     assert await specs.of(BOT, "uid-bot", started=False) == SPEC
-
-
-async def test_a_list_that_was_cut_short_is_made_again(server: ApiServer, specs: ResolvedSpecs) -> None:
-    server.answer("GET", LIST, status(503))
-    with pytest.raises(UnavailableError):
-        await specs.load((), uid_of)
 
 
 @pytest.mark.parametrize("found", [config_map(uid="uid-of-its-predecessor"), config_map(going=True)])

@@ -10,7 +10,7 @@ from tests.unit.cluster.api_server import ApiServer, serving, status
 from finetune_operator import process
 from finetune_operator.cluster.progress import pod_session
 from finetune_operator.process import Operator
-from finetune_operator.runtime.kinds import FINETUNE_JOBS, WATCHED, JobKey, Kind
+from finetune_operator.runtime.kinds import CONFIG_MAPS, FINETUNE_JOBS, WATCHED, JobKey, Kind
 from finetune_operator.runtime.queue import Backoff
 from finetune_operator.runtime.supervise import Supervisor
 from finetune_operator.settings import Settings
@@ -28,7 +28,7 @@ async def server() -> AsyncIterator[ApiServer]:
     async with serving() as found:
         kinds = ("finetunejobs", "finetunetemplates", "clusterfinetunetemplates")
         found.answer("GET", FINETUNE_JOBS.root, {"resources": [{"name": name} for name in kinds]})
-        for kind in WATCHED:
+        for kind in (*WATCHED, CONFIG_MAPS):
             found.answer("GET", kind.path(None), EMPTY)
         yield found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.unit.plan.builders import a_checkpoint, a_job, a_report
+from tests.unit.plan.builders import a_checkpoint, a_job, a_report, a_result
 from tests.unit.plan.world import World
 
 from finetune_operator.api.status import ConditionType, Phase
@@ -407,3 +407,14 @@ def test_the_checkpoint_that_an_attempt_began_with_is_recorded_from_the_report_o
     world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL, result=None)
     world.reconcile()
     assert world.status.attempts[-1].resumed_from_step == 7
+
+
+def test_the_checkpoint_of_a_sigterm_which_no_report_told_of_is_known_from_the_pods_last_word() -> None:
+    world = a_training()
+    save(world, 40)
+    last = a_result(Stage.TRAIN, ExitCode.INTERRUPTED, checkpoints=(a_checkpoint(40), a_checkpoint(57)))
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERRUPTED, result=last)
+    world.reconcile()
+    assert [checkpoint.step for checkpoint in world.status.checkpoints] == [40, 57]
+    assert "from the checkpoint of step 57" in world.status.message
+    assert world.status.attempts[0].checkpoint_step == 57

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from finetune_trainer.contract import (
     MAX_RESULT_BYTES,
     CheckpointRef,
     ExitCode,
+    Progress,
     Published,
     Result,
     Sample,
@@ -16,7 +18,7 @@ from finetune_trainer.contract import (
     TrainedModel,
 )
 from finetune_trainer.errors import Diverged
-from finetune_trainer.result import collect, leave, of_exception, of_silence, termination_message
+from finetune_trainer.result import collect, leave, of_exception, of_silence, termination_message, with_checkpoints
 
 
 def result(code: ExitCode, message: str = "") -> Result:
@@ -105,3 +107,18 @@ def test_a_termination_message_is_never_cut_by_kubernetes(length: int) -> None:
 
     assert len(message) <= MAX_RESULT_BYTES
     assert Result.model_validate_json(message).exit_code is ExitCode.OK
+
+
+def test_a_training_that_was_stopped_tells_its_newest_checkpoints() -> None:
+    kept = tuple(CheckpointRef(step=step, uri=f"file:///w/{step}", verified=True, bytes=1) for step in (10, 30, 20))
+    progress = Progress(stage=Stage.TRAIN, updated_at=datetime.now(UTC), checkpoints=kept)
+    stopped = Result(stage=Stage.TRAIN, exit_code=ExitCode.INTERRUPTED, message="asked to stop")
+    assert [checkpoint.step for checkpoint in with_checkpoints(stopped, progress).checkpoints] == [20, 30]
+    assert with_checkpoints(stopped, None) == stopped
+
+
+def test_the_newest_checkpoint_survives_when_the_last_word_has_to_be_short() -> None:
+    kept = tuple(CheckpointRef(step=step, uri="file:///" + "w" * 1500, verified=True, bytes=1) for step in (10, 20))
+    long = Result(stage=Stage.TRAIN, exit_code=ExitCode.INTERNAL, message="x" * 1500, checkpoints=kept)
+    told = Result.model_validate_json(termination_message(long))
+    assert [checkpoint.step for checkpoint in told.checkpoints] == [20]

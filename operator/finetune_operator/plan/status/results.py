@@ -45,7 +45,20 @@ def with_results(observed: Observed, now: datetime) -> JobStatus:
     """The job's status with the results of the stages that are complete."""
     status = observed.job.status or JobStatus()
     status = _with_dataset(status, result_of(observed.stages.get(Stage.PREPARE)))
-    return _with_training(status, observed, now)
+    return _with_training(_with_last_checkpoints(status, observed), observed, now)
+
+
+def _with_last_checkpoints(status: JobStatus, observed: Observed) -> JobStatus:
+    """What training pods that did not reach the end say of their checkpoints: the last one is of their SIGTERM, which
+    no report told of.
+    """
+    job = observed.stages.get(Stage.TRAIN)
+    told = [pod.result.checkpoints for pod in (job.pods if job else ()) if pod.result and pod.result.checkpoints]
+    newest = max(told, key=lambda found: max(checkpoint.step for checkpoint in found), default=())
+    known = max((checkpoint.step for checkpoint in status.checkpoints), default=-1)
+    if status.trained is not None or max((checkpoint.step for checkpoint in newest), default=-1) <= known:
+        return status
+    return status.model_copy(update={"checkpoints": checkpoints_shown(newest, observed)})
 
 
 def _with_dataset(status: JobStatus, result: Result | None) -> JobStatus:
