@@ -15,7 +15,7 @@ from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.status import JobStatus
 from finetune_operator.cluster.children import Relabel, lost_labels
 from finetune_operator.cluster.client import Client, ConflictError, NotFoundError
-from finetune_operator.cluster.jobs import Json
+from finetune_operator.cluster.jobs import AT_ONCE_SECONDS, Json
 from finetune_operator.cluster.resolved import ResolvedSpecs
 from finetune_operator.plan.model.names import LABEL_JOB_UID, LABEL_QUEUE
 from finetune_operator.plan.model.plan import (
@@ -50,8 +50,6 @@ _KINDS: Final = {
     ("batch/v1", "Job"): BATCH_JOBS,
 }
 _AT_ONCE: Final = 16
-_AT_ONCE_OVER: Final = 1
-"""activeDeadlineSeconds of a Job that is to end: it is over as soon as the Job controller looks."""
 
 
 class StaleError(TransientError):
@@ -156,7 +154,7 @@ class Applier:
     async def _end_job(self, key: JobKey, action: EndJob) -> None:
         """What has ended by itself, or is gone, needs no end."""
         try:
-            await self._patch_job(key, action.job, action.uid, {"spec": {"activeDeadlineSeconds": _AT_ONCE_OVER}})
+            await self._patch_job(key, action.job, action.uid, {"spec": {"activeDeadlineSeconds": AT_ONCE_SECONDS}})
         except StaleError:
             return
 

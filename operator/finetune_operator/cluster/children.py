@@ -15,7 +15,7 @@ from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.status import Phase
 from finetune_operator.cluster.client import Client, NotFoundError
 from finetune_operator.cluster.jobs import Json
-from finetune_operator.plan.model.names import LABEL_MANAGED_BY, MANAGED_BY, stage_name
+from finetune_operator.plan.model.names import LABEL_JOB, LABEL_MANAGED_BY, LABEL_STAGE, MANAGED_BY, stage_name
 from finetune_operator.runtime.kinds import BATCH_JOBS, PODS, JobKey, controller_of, labels_of_pods
 from finetune_operator.runtime.store import Record, Ref, Store, record_of
 from finetune_trainer.contract import Stage
@@ -57,7 +57,9 @@ class Children:
     store: Store
     client: Client
     _absent: dict[JobKey, set[str]] = field(default_factory=dict)
-    """Jobs that the API server was asked for in vain."""
+    """Jobs that the API server was asked for and does not have."""
+    _swept: dict[JobKey, set[str]] = field(default_factory=dict)
+    """Names of Jobs that are gone, and of which no pod was left."""
 
     async def job(self, key: JobKey, job: FineTuneJob, stage: Stage) -> FoundJob | None:
         """The Job of a stage, if it is there and ours."""
@@ -65,6 +67,7 @@ class Children:
         known, uid = self.store.get(BATCH_JOBS, key.namespace, name), job.metadata.uid
         if known is not None:
             self._absent.get(key, set()).discard(name)
+            self._swept.get(key, set()).discard(name)
             if known.owner != uid:
                 return None
             if known.raw:
@@ -97,12 +100,30 @@ class Children:
                 self.store.remove(PODS, record.ref, record.uid, version)
         return FoundPods(tuple(found.values()), complete=True)
 
+    async def strays(self, key: JobKey, job: FineTuneJob, stage: Stage) -> tuple[Json, ...]:
+        """Pods that still run although their stage's Job is gone: it was deleted in the background, not by us.
+
+        Asked for live, once for each Job that is gone: the store does not keep pods that are nobody's.
+        """
+        name = stage_name(key.name, stage)
+        if not _is_under_way(job, stage) or name in self._swept.get(key, ()):
+            return ()
+        kind = replace(PODS, selector=f"{LABEL_JOB}={key.name},{LABEL_STAGE}={stage.value}")
+        left: list[Json] = []
+        async for page in self.client.pages(kind, key.namespace):
+            left += [PODS.trim(body) for body in page.items if _runs_for(body, name)]
+        if not left:
+            self._swept.setdefault(key, set()).add(name)
+        return tuple(left)
+
     def forget(self, key: JobKey) -> None:
         self._absent.pop(key, None)
+        self._swept.pop(key, None)
 
     def clear(self) -> None:
         """Forgets everything: another process may have led, and made some."""
         self._absent.clear()
+        self._swept.clear()
 
     async def _live_job(self, key: JobKey, uid: str, name: str, known: Record | None) -> FoundJob | None:
         try:
@@ -124,6 +145,12 @@ def lost_labels(job: Json) -> Relabel | None:
     labels = metadata.get("labels") or {}
     lost = {name: value for name, value in labels_of_pods(job).items() if labels.get(name) != value}
     return Relabel(metadata["name"], metadata["uid"], lost) if lost else None
+
+
+def _runs_for(pod: Json, job: str) -> bool:
+    """Whether a pod that a Job of this name made has not ended."""
+    owner, phase = controller_of(pod), pod.get("status", {}).get("phase")
+    return owner.get("kind") == "Job" and owner.get("name") == job and phase not in {"Succeeded", "Failed"}
 
 
 def _is_under_way(job: FineTuneJob, stage: Stage) -> bool:

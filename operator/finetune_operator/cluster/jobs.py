@@ -10,6 +10,8 @@ from finetune_operator.plan.model.names import LABEL_ATTEMPT, LABEL_QUEUE
 from finetune_operator.plan.model.observed import PodState, StageJob
 
 Json = Mapping[str, Any]
+AT_ONCE_SECONDS: Final = 1
+"""activeDeadlineSeconds of a Job that is to end: it is over as soon as the Job controller looks."""
 _SETTLED: Final = ("Complete", "Failed", "FailureTarget", "SuccessCriteriaMet")
 
 
@@ -26,13 +28,11 @@ def stage_job(job: Json, pods: tuple[PodState, ...]) -> StageJob:
         attempt=int(attempt) if attempt.isdecimal() else 1,
         completions=spec.get("completions") or 1,
         suspended=bool(spec.get("suspend")),
-        active=status.get("active") or 0,
-        terminating=status.get("terminating") or 0,
         complete=_condition(status, "Complete") is not None,
         failed=failed is not None,
         failure=_words(failed or {}),
         deleting="deletionTimestamp" in metadata,
-        ending="activeDeadlineSeconds" in spec,
+        ending=spec.get("activeDeadlineSeconds") == AT_ONCE_SECONDS,
         queued=LABEL_QUEUE in labels,
         pods=tuple(sorted(pods, key=lambda pod: (pod.index, pod.created, pod.name))),
     )

@@ -71,8 +71,9 @@ class Observer:
         found = {stage: one for stage in Stage if (one := await self.children.job(key, job, stage)) is not None}
         seen = {stage: await self._stage(key, job, stage, one, now) for stage, one in found.items()}
         stages = {stage: one.job for stage, one in seen.items()}
+        strays = await self._strays(key, job, stages)
         return Observation(
-            replace(observed, stages=stages, progress=self._progress(key, stages)),
+            replace(observed, stages=stages, strays=strays, progress=self._progress(key, stages)),
             tuple(one.relabel for one in found.values() if one.relabel is not None),
             min((one.recheck_after for one in seen.values() if one.recheck_after is not None), default=None),
         )
@@ -106,6 +107,13 @@ class Observer:
         except (NotFoundError, ValueError):  # not there, or of a version that cannot be read
             return None
 
+    async def _strays(self, key: JobKey, job: FineTuneJob, stages: Mapping[Stage, StageJob]) -> tuple[PodState, ...]:
+        """Pods left over from a Job of the current stage that is gone."""
+        stage = job.status.stage if job.status else None
+        if stage is None or stage in stages:
+            return ()
+        return tuple(pod_state(pod) for pod in await self.children.strays(key, job, stage))
+
     async def _stage(self, key: JobKey, job: FineTuneJob, stage: Stage, found: FoundJob, now: datetime) -> _SeenStage:
         pods = self.children.pods(found.body["metadata"]["uid"])
         read = _read(found.body, pods.bodies)
@@ -131,7 +139,7 @@ class Observer:
         if warned.words is None:
             return _SeenStage(read, REMEMBERED_SECONDS)
         if warned.uid == read.uid:
-            read = _with_missing_pod(read, missing or 0, warned.words)
+            read = replace(read, not_created=warned.words)
         else:
             name = next(pod["metadata"]["name"] for pod in pods if pod["metadata"]["uid"] == warned.uid)
             shown = (replace(pod, problem=warned.words) if pod.name == name else pod for pod in read.pods)
@@ -167,12 +175,6 @@ def _seems_to_have_lost_pods(job: FineTuneJob, stage: Stage, found: StageJob) ->
         return False
     present = {pod.index for pod in attempts.pods_of(found, attempt, status.attempts)}
     return len(present) < found.completions and not (found.failed or found.deleting)
-
-
-def _with_missing_pod(job: StageJob, index: int, words: str) -> StageJob:
-    """A pod that Kubernetes refused to make is told of in the Job's events only: it is shown as one that is pending."""
-    pod = PodState(f"{job.name}-{index}", PodPhase.PENDING, job.created, index=index, problem=words)
-    return replace(job, pods=(*job.pods, pod))
 
 
 def _is_overdue(child: Json, now: datetime) -> bool:

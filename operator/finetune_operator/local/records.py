@@ -114,8 +114,6 @@ class JobRecord(Record):
             created=self.created,
             attempt=self.attempt,
             completions=self.completions,
-            active=sum(not pod.deleting for pod in running),
-            terminating=sum(pod.deleting for pod in running),
             complete=self.complete,
             failed=failed,
             failure=(self.failure or "") if failed else "",

@@ -58,6 +58,7 @@ def listed(*bodies: dict[str, Any], version: int = 50) -> dict[str, Any]:
 def started(world: World) -> World:
     """A job that has started, of which nothing is known yet but itself and that it has no resolved spec."""
     world.knows(FINETUNE_JOBS, finetune_job(**STARTED))
+    world.server.answer("GET", LIVE_PODS, listed())
     return world
 
 
@@ -176,7 +177,19 @@ async def test_a_job_that_lost_its_labels_is_known_again_however_often_the_watch
 async def test_a_job_that_is_gone_indeed_is_asked_for_once(started: World) -> None:
     for _ in range(3):
         assert (await started.observer.observe(BOT, job(**STARTED), LATER)).observed.stages == {}
-    assert asked(started) == [TRAIN]
+    assert asked(started) == [TRAIN, LIVE_PODS], "for the Job, and for pods that it may have left"
+
+
+async def test_pods_that_outlive_their_job_are_seen_until_they_have_ended(started: World) -> None:
+    orphan = child("Pod", "bot-train-0-x", owner="uid-of-a-job-that-is-gone")
+    running, ended = orphan | {"status": {"phase": "Running"}}, orphan | {"status": {"phase": "Failed"}}
+    stranger = child("Pod", "mine", job="another", owner="uid-x") | {"status": {"phase": "Running"}}
+    started.server.answer("GET", LIVE_PODS, listed(running, stranger), listed(ended, stranger))
+    seen = await started.observer.observe(BOT, job(**STARTED), LATER)
+    assert [pod.name for pod in seen.observed.strays] == ["bot-train-0-x"]
+    assert (await started.observer.observe(BOT, job(**STARTED), LATER)).observed.strays == ()
+    (first, _) = (one.query["labelSelector"] for one in started.server.asked if one.path == LIVE_PODS)
+    assert first == "finetune-operator.io/job=bot,finetune-operator.io/stage=train"
 
 
 async def test_a_job_of_another_owner_that_is_found_live_is_not_ours(started: World) -> None:

@@ -12,7 +12,7 @@ from tests.unit.local.builders import LAST_WORD, gone, job_manifest, now, open_c
 
 from finetune_operator.local.podspec import NotLocalError
 from finetune_operator.plan.model.names import LABEL_ATTEMPT
-from finetune_operator.plan.model.observed import PodPhase
+from finetune_operator.plan.model.observed import PodPhase, StageJob
 from finetune_operator.plan.model.plan import Create, DeleteJob, DeletePods, EndJob, QueueJob
 from finetune_trainer.contract import ExitCode, Stage
 
@@ -26,6 +26,16 @@ signal.signal(signal.SIGTERM, stop)
 pathlib.Path(os.environ["FINETUNE_WORKSPACE"], "up").touch()
 time.sleep(60)
 """
+
+
+def alive(job: StageJob) -> int:
+    """Pods that run and may go on."""
+    return sum(not pod.ended and not pod.deleting for pod in job.pods)
+
+
+def leaving(job: StageJob) -> int:
+    """Pods that were told to stop."""
+    return sum(not pod.ended and pod.deleting for pod in job.pods)
 
 
 def workspace(state: Path) -> Path:
@@ -77,7 +87,7 @@ def test_a_final_exit_code_fails_the_job_and_stops_the_other_pods(tmp_path: Path
     cluster = open_cluster(tmp_path)
     script = LAST_WORD + "import time; time.sleep(60) if os.environ['JOB_COMPLETION_INDEX'] == '1' else end(65)"
     start(cluster, job_manifest(script, pods=2))
-    job = until(cluster, lambda job: job.failed and not job.active and not job.terminating)
+    job = until(cluster, lambda job: job.failed and not alive(job) and not leaving(job))
     assert "exit code 65" in job.failure
     assert [pod.outcome for pod in job.pods] == [ExitCode.INVALID_DATA]
 
@@ -115,7 +125,7 @@ def test_a_deleted_job_stays_until_its_pods_have_stopped_and_gives_its_name_to_t
     cluster.apply(DeleteJob(job.name, job.uid), now())
     cluster.tick(now())
     going = cluster.stages()[Stage.TRAIN]
-    assert (going.deleting, going.active, going.terminating) == (True, 0, 1)
+    assert (going.deleting, alive(going), leaving(going)) == (True, 0, 1)
     gone_by = pod(going).gone_by
     assert gone_by is not None
     assert 0 < (gone_by - now()).total_seconds() <= 5
@@ -128,7 +138,7 @@ def test_a_deleted_job_stays_until_its_pods_have_stopped_and_gives_its_name_to_t
     second["metadata"]["labels"] = {**second["metadata"]["labels"], LABEL_ATTEMPT: "2"}
     start(cluster, second)
     again = cluster.stages()[Stage.TRAIN]
-    assert (again.attempt, again.deleting, again.active) == (2, False, 1)
+    assert (again.attempt, again.deleting, alive(again)) == (2, False, 1)
     assert again.uid != job.uid
     assert pod(again).name != pod(going).name
     cluster.kill(now())
@@ -149,11 +159,11 @@ def test_a_job_that_is_ended_has_failed_once_its_pods_have_stopped(tmp_path: Pat
     cluster = open_cluster(tmp_path)
     rank_1_sleeps = SLEEPS.replace("time.sleep(60)", "os.environ['JOB_COMPLETION_INDEX'] == '1' and time.sleep(60)")
     start(cluster, job_manifest(rank_1_sleeps, pods=2))
-    job = until(cluster, lambda job: job.active == 1 and (workspace(tmp_path) / "up").exists())
+    job = until(cluster, lambda job: alive(job) == 1 and (workspace(tmp_path) / "up").exists())
     cluster.apply(EndJob(job.name, job.uid), now())
     cluster.tick(now())
     ending = cluster.stages()[Stage.TRAIN]
-    assert (ending.failed, ending.active, ending.terminating) == (False, 0, 1)
+    assert (ending.failed, alive(ending), leaving(ending)) == (False, 0, 1)
     ended = until(cluster, lambda job: job.failed)
     assert ended.failure.startswith("DeadlineExceeded")
     assert not cluster.running
@@ -178,7 +188,7 @@ def test_deleted_pods_are_replaced_once_they_have_stopped(tmp_path: Path) -> Non
     cluster.apply(DeletePods(job.name, (first.name,)), now())
     cluster.tick(now())
     assert pod(cluster.stages()[Stage.TRAIN]).deleting
-    again = until(cluster, lambda job: job.active == 1)
+    again = until(cluster, lambda job: alive(job) == 1)
     assert (workspace(tmp_path) / "stopped").exists()
     assert pod(again).name != first.name
     assert again.uid == job.uid
@@ -229,7 +239,7 @@ def test_a_cluster_opened_again_finds_the_pods_of_a_killed_runner_disrupted(tmp_
     again = open_cluster(tmp_path)
     lost = pod(again.stages()[Stage.TRAIN])
     assert (lost.phase, lost.disrupted, lost.outcome) == (PodPhase.FAILED, True, ExitCode.INTERRUPTED)
-    until(again, lambda job: job.active == 1)
+    until(again, lambda job: alive(job) == 1)
     again.kill(now())
 
 

@@ -95,8 +95,6 @@ class BatchJob:
             attempt=int(self.manifest["metadata"]["labels"].get(LABEL_ATTEMPT, "1")),
             completions=self.size,
             suspended=self.suspended,
-            active=sum(not pod.ended and not pod.deleting for pod in pods),
-            terminating=sum(not pod.ended and pod.deleting for pod in pods),
             complete=self.complete,
             failed=bool(self.failure),
             failure=self.failure,

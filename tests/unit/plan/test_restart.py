@@ -59,7 +59,7 @@ def test_a_lost_rank_is_in_the_status_before_its_gang_is_taken_down() -> None:
     assert decided.status.reason == "Restarting"
     assert "the data loader died" in decided.status.message
     assert decided.status.attempts[-1].end == world.now
-    assert decided.requeue_after == 30
+    assert decided.requeue_after == 5
     world.reconcile()
     assert world.holds(ConditionType.RECONCILING)
     assert not world.holds(ConditionType.STALLED)
@@ -279,7 +279,7 @@ def test_a_pod_whose_job_is_gone_is_named_while_it_is_waited_for() -> None:
     world.reconcile()
     decided = world.reconcile()
     assert f"kubectl delete pod {name}" in world.status.message
-    assert decided.requeue_after == 30
+    assert decided.requeue_after == 5
     world.cluster.lose_node("node-0-0")
     world.pass_time(1000)
     world.control()

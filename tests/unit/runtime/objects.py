@@ -33,6 +33,7 @@ def finetune_job(name: str = "bot", version: int = 1, template: str = "lora", **
 def child(kind: str, name: str, version: int = 1, job: str = "bot", owner: str | None = None, **more: Any) -> Body:
     """A Job of the FineTuneJob, or a pod of its Job for training, unless it has another owner."""
     owner = owner or (f"uid-{job}" if kind == "Job" else f"uid-{job}-train")
+    of_job = {"kind": "FineTuneJob", "name": job} if kind == "Job" else {"kind": "Job", "name": f"{job}-train"}
     return {
         "kind": kind,
         "metadata": {
@@ -46,7 +47,7 @@ def child(kind: str, name: str, version: int = 1, job: str = "bot", owner: str |
                 "finetune-operator.io/job": job,
                 "finetune-operator.io/stage": "train",
             },
-            "ownerReferences": [{"uid": owner, "controller": True, "kind": "FineTuneJob", "name": job}],
+            "ownerReferences": [{"uid": owner, "controller": True} | of_job],
         },
         "spec": {},
         "status": {},

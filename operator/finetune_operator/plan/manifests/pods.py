@@ -38,7 +38,18 @@ def pod_template(job: FineTuneJob, resolved: ResolvedSpec, config: RunConfig) ->
     merged["metadata"] = kept | {part: {**(kept.get(part) or {}), **values} for part, values in metadata.items()}
     merged["spec"]["restartPolicy"] = "Never"
     _ask_for_defaults(merged["spec"]["containers"], default_requests(resolved.pods, config))
+    _tell_grace(merged["spec"])
     return dict(merged)
+
+
+def _tell_grace(spec: Manifest) -> None:
+    """The trainer is told the grace period that its pod has in the end, whoever set it."""
+    grace = spec.get("terminationGracePeriodSeconds")
+    if not isinstance(grace, int):
+        return  # taken away, or no number: the API server says what it makes of it
+    trainer = next(container for container in spec["containers"] if container["name"] == names.CONTAINER)
+    told = {"name": Env.GRACE_SECONDS.value, "value": str(max(1, grace - _SAVING_SECONDS))}
+    trainer["env"] = [told if entry.get("name") == told["name"] else entry for entry in trainer.get("env") or ()]
 
 
 def _ask_for_defaults(containers: list[Manifest], defaults: Mapping[str, str]) -> None:

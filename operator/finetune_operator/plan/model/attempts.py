@@ -21,6 +21,8 @@ PREEMPTED: Final = "preempted"
 """How an attempt ends whose Job somebody else suspends: Kueue, which brings it back by itself."""
 SUSPENDED: Final = "suspended"
 """How an attempt ends by spec.runPolicy.suspend."""
+NOT_TRIES: Final = frozenset({PREEMPTED, SUSPENDED})
+"""Ends after which the next attempt does not wait: whoever took the pods down says when they come back."""
 
 
 def current(status: JobStatus, job: StageJob | None, topology: Topology, now: datetime) -> Attempt | None:
@@ -46,22 +48,28 @@ def begin(last: Attempt | None, topology: Topology, now: datetime) -> Attempt:
     return Attempt(number=last.number + 1 if last else 1, topology=topology, start=now)
 
 
-def end(
-    attempt: Attempt, now: datetime, reason: str, *, exit_code: int | None = None, message: str | None = None
+def end(  # noqa: PLR0913 - an end has this much to it
+    attempt: Attempt,
+    now: datetime,
+    reason: str,
+    *,
+    exit_code: int | None = None,
+    message: str | None = None,
+    stopped: datetime | None = None,
 ) -> Attempt:
-    """The attempt with its end."""
+    """The attempt with its end. `stopped` is when its pods gave their GPUs back, if that was before now."""
     told = cut(message, MAX_ATTEMPT_MESSAGE) if message else None
     ended = {"end": whole_seconds(now), "reason": reason, "exit_code": exit_code, "message": told}
-    return attempt.model_copy(update=ended | {"gpu_seconds": _gpu_seconds(attempt, now)})
+    return attempt.model_copy(update=ended | {"gpu_seconds": _gpu_seconds(attempt, stopped or now)})
 
 
-def _gpu_seconds(attempt: Attempt, now: datetime) -> int | None:
+def _gpu_seconds(attempt: Attempt, until: datetime) -> int | None:
     layout = attempt.topology
     if layout is None or layout.device is Device.CPU:
         return None
     if attempt.running_since is None:
         return 0
-    return max(0, round((now - attempt.running_since).total_seconds())) * layout.world_size
+    return max(0, round((until - attempt.running_since).total_seconds())) * layout.world_size
 
 
 def record(attempts: tuple[Attempt, ...], *changed: Attempt) -> tuple[Attempt, ...]:

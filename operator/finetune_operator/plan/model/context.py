@@ -41,10 +41,6 @@ class PolicyContext:
         return self.observed.job
 
     @property
-    def name(self) -> str:
-        return self.observed.job.metadata.name
-
-    @property
     def stage_job(self) -> StageJob | None:
         """The batch/v1 Job of the current stage."""
         return self.observed.stages.get(self.stage)

@@ -85,22 +85,18 @@ class StageJob:
     completions: int = 1
     suspended: bool = False
     """The operator never suspends a Job: this is Kueue, or somebody else."""
-    active: int = 0
-    terminating: int = 0
     complete: bool = False
     failed: bool = False
     failure: str = ""
     """The Job's own words (condition Failed: reason and message)."""
     deleting: bool = False
     ending: bool = False
-    """Whether it has a deadline of its own, which only `EndJob` gives it."""
+    """Whether it has the deadline that `EndJob` gives it."""
+    not_created: str | None = None
+    """Why Kubernetes refuses to create a pod of it, in the Job's own words: quota, admission."""
     queued: bool = False
     """Whether it carries Kueue's queue label (names.LABEL_QUEUE), which Kueue may have set by itself."""
     pods: tuple[PodState, ...] = ()
-
-    @property
-    def live_pods(self) -> tuple[PodState, ...]:
-        return tuple(pod for pod in self.pods if not pod.ended)
 
     @property
     def has_ended(self) -> bool:

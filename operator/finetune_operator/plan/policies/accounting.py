@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from finetune_operator.api.status import Attempt
 from finetune_operator.plan.model import attempts
 from finetune_operator.plan.model.context import PolicyContext
+from finetune_operator.plan.model.observed import PodState
 from finetune_operator.plan.policies.backoff import has_progressed, newest_checkpoint
+
+
+@dataclass(frozen=True)
+class Closed:
+    """What a decision has to record of an attempt that ends with it: nothing where none is open."""
+
+    attempts: tuple[Attempt, ...] = ()
+    restarts: int | None = None
 
 
 @dataclass(frozen=True)
@@ -28,19 +38,29 @@ def end_attempt(
     previous = next((a for a in reversed(context.status.attempts) if a.number < attempt.number), None)
     progressed = has_progressed(newest, previous)
     tries = 1 if progressed or previous is None else previous.tries + 1
-    closed = attempts.end(attempt, context.now, reason, exit_code=exit_code, message=message)
-    kept = {"tries": tries, "checkpoint_step": newest, "last_pod_created": last_pod_created(context, attempt)}
+    mark = newest if previous is None or progressed else previous.checkpoint_step
+    stopped = stopped_at(context.members, context.now)
+    closed = attempts.end(attempt, context.now, reason, exit_code=exit_code, message=message, stopped=stopped)
+    kept = {"tries": tries, "checkpoint_step": mark, "last_pod_created": last_pod_created(context, attempt)}
     return Ended(closed.model_copy(update=kept), 0 if progressed else context.status.restarts)
 
 
-def suspend_attempt(context: PolicyContext, attempt: Attempt) -> Attempt:
-    """Ends the current attempt by the user's wish, which costs nothing."""
-    closed = attempts.end(_resumed(context, attempt), context.now, attempts.SUSPENDED)
-    kept = {
-        "checkpoint_step": newest_checkpoint(context.status, closed),
-        "last_pod_created": last_pod_created(context, attempt),
-    }
-    return closed.model_copy(update=kept)
+def close_attempt(
+    context: PolicyContext, reason: str, *, exit_code: int | None = None, message: str | None = None
+) -> Closed:
+    """Ends the current attempt, if it is open, without charging it; progress that it made is credited all the same."""
+    attempt = context.attempt
+    if attempt is None or attempt.is_over:
+        return Closed()
+    ended = end_attempt(context, attempt, reason, exit_code=exit_code, message=message)
+    tries = 0 if reason in attempts.NOT_TRIES else ended.attempt.tries
+    return Closed((ended.attempt.model_copy(update={"tries": tries}),), ended.used)
+
+
+def stopped_at(pods: tuple[PodState, ...], now: datetime) -> datetime:
+    """When the last of the pods ended; `now` while one has not."""
+    moments = [pod.finished for pod in pods if pod.ended and pod.finished is not None]
+    return max(moments) if moments and len(moments) == len(pods) else now
 
 
 def last_pod_created(context: PolicyContext, attempt: Attempt) -> object:

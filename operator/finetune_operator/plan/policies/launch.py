@@ -5,8 +5,6 @@ Training that restarts begins here again, as its next attempt.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from finetune_operator.api.status import Attempt, Phase, Reason
 from finetune_operator.plan.manifests.stages import stage_manifests
 from finetune_operator.plan.model import attempts
@@ -14,18 +12,20 @@ from finetune_operator.plan.model.context import Decision, Health, PolicyContext
 from finetune_operator.plan.model.observed import PodPhase, StageJob
 from finetune_operator.plan.model.plan import Create, EventType, JobEvent
 from finetune_operator.plan.model.text import count, cut
-from finetune_operator.plan.policies.accounting import end_attempt
+from finetune_operator.plan.policies.accounting import close_attempt, end_attempt
 from finetune_operator.plan.policies.backoff import remaining_seconds
 from finetune_operator.plan.policies.dead_nodes import draining
 from finetune_operator.plan.policies.gang import gang_of
 from finetune_operator.plan.policies.phases import PHASES
 from finetune_operator.plan.policies.restart import beginning
 from finetune_operator.plan.policies.suspend import SUSPENDING
-from finetune_trainer.contract import Stage
+from finetune_trainer.contract import ExitCode, Stage
 
 _WORDS = 200
 _AGAIN_SOON = 1.0
 _RECHECK_SECONDS = 30.0
+_STRAYS_SECONDS = 5.0
+"""Pods of a Job that is gone are not watched: they are nobody's."""
 
 
 def launch(context: PolicyContext) -> Decision | None:
@@ -86,7 +86,7 @@ def _await_strays(context: PolicyContext) -> Decision:
         phase,
         Reason.POD_STUCK if drained.message else reason,
         message,
-        requeue_after=drained.recheck_after or _RECHECK_SECONDS,
+        requeue_after=_STRAYS_SECONDS,
         health=Health.CHANGING,
     )
 
@@ -132,7 +132,7 @@ def recover_result(context: PolicyContext) -> Decision | None:
         return _speechless(context, job)
     message = f"the stage {context.stage} is complete but its pod was removed before its result was read; it runs again"
     told = JobEvent(EventType.WARNING, Reason.INTERRUPTED, message)
-    closed = _closed(context, message)
+    closed = close_attempt(context, "interrupted", message=message)
     return Decision(
         phase,
         reason,
@@ -145,20 +145,6 @@ def recover_result(context: PolicyContext) -> Decision | None:
     )
 
 
-@dataclass(frozen=True)
-class _Closed:
-    attempts: tuple[Attempt, ...] = ()
-    restarts: int | None = None
-
-
-def _closed(context: PolicyContext, message: str) -> _Closed:
-    attempt = context.attempt
-    if attempt is None or attempt.is_over:
-        return _Closed()
-    ended = end_attempt(context, attempt, "interrupted", message=message)
-    return _Closed((ended.attempt,), ended.used)
-
-
 def _speechless(context: PolicyContext, job: StageJob) -> Decision:
     """Launched again, the same image would end in the same way."""
     words = next((pod.last_words for pod in job.pods if pod.last_words), "")
@@ -167,4 +153,12 @@ def _speechless(context: PolicyContext, job: StageJob) -> Decision:
         f"the pod of the stage {context.stage} ended well, but instead of its result it {said}. "
         "Check that its image is a finetune trainer of the operator's version"
     )
-    return Decision(Phase.FAILED, Reason.INTERNAL, message, health=Health.STUCK)
+    closed = close_attempt(context, ExitCode.INTERNAL.exit_name, exit_code=0, message=message)
+    return Decision(
+        Phase.FAILED,
+        Reason.INTERNAL,
+        message,
+        attempts=closed.attempts,
+        restarts=closed.restarts,
+        health=Health.STUCK,
+    )

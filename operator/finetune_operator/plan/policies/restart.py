@@ -12,7 +12,7 @@ from finetune_operator.plan.model.context import Decision, Health, PolicyContext
 from finetune_operator.plan.model.observed import StageJob
 from finetune_operator.plan.model.plan import DeletePods, EventType, JobEvent
 from finetune_operator.plan.model.text import count, duration
-from finetune_operator.plan.policies.accounting import Ended, end_attempt
+from finetune_operator.plan.policies.accounting import Ended, close_attempt, end_attempt
 from finetune_operator.plan.policies.backoff import delay_seconds, newest_checkpoint
 from finetune_operator.plan.policies.dead_nodes import draining
 from finetune_operator.plan.policies.failure_cause import Cause, cause_of, cause_of_job, vanished
@@ -33,7 +33,7 @@ def restart(context: PolicyContext) -> Decision | None:
         return _preempted(context, attempt) if _is_taken_down(context, attempt) else None
     cause = cause_of(context.members) or (cause_of_job(job) if job.failed else None)
     cause = cause or vanished(context.members, attempt)
-    return None if cause is None else _take_down(context, job, attempt, cause)
+    return None if cause is None else take_down(context, job, attempt, cause)
 
 
 def beginning(context: PolicyContext) -> str:
@@ -50,7 +50,7 @@ def ran_whole(context: PolicyContext, attempt: Attempt) -> bool:
     return attempt.running_since is not None or {pod.index for pod in context.members if pod.ran} >= set(range(nodes))
 
 
-def _take_down(context: PolicyContext, job: StageJob, attempt: Attempt, cause: Cause) -> Decision:
+def take_down(context: PolicyContext, job: StageJob, attempt: Attempt, cause: Cause) -> Decision:
     free = cause.is_free or not ran_whole(context, attempt)
     ended = end_attempt(context, attempt, cause.code.exit_name, exit_code=cause.pod_exit_code, message=cause.text)
     budget = context.job.spec.run_policy.max_restarts
@@ -107,15 +107,16 @@ def _is_taken_down(context: PolicyContext, attempt: Attempt) -> bool:
 
 def _preempted(context: PolicyContext, attempt: Attempt) -> Decision:
     """Kueue, or somebody else, has suspended the Job: its pods checkpoint and go, and nobody is charged."""
-    ended = end_attempt(context, attempt, attempts.PREEMPTED)
+    cause = cause_of(context.members)
+    closed = close_attempt(context, attempts.PREEMPTED, message=cause.text if cause else None)
     message = f"attempt {attempt.number} was interrupted: its Job was suspended, not by the operator"
     return Decision(
         Phase.QUEUED,
         Reason.HELD,
         message,
         events=(JobEvent(EventType.NORMAL, Reason.HELD, message),),
-        attempts=(ended.attempt,),
-        restarts=ended.used,
+        attempts=closed.attempts,
+        restarts=closed.restarts,
         health=Health.CHANGING,
     )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from finetune_operator.api.status import Attempt, Phase, Reason
 from finetune_operator.plan.model.context import Decision, PolicyContext
-from finetune_operator.plan.model.observed import StageJob
+from finetune_operator.plan.model.names import CONTAINER
+from finetune_operator.plan.model.observed import PodPhase, StageJob
 from finetune_operator.plan.model.text import layout
 from finetune_operator.plan.policies.dead_nodes import draining
 from finetune_operator.plan.policies.failure_cause import last_cause
@@ -12,6 +13,11 @@ from finetune_operator.plan.policies.held import held, is_held
 from finetune_operator.plan.policies.phases import PHASES
 from finetune_operator.plan.status.progress import stale_after
 from finetune_trainer.contract import Stage
+
+_LINGERS = (
+    "the container {container} of the pod {pod} has ended well, but another one still runs, and with it the pod. "
+    "Make a sidecar an init container with restartPolicy: Always, or leave it out for these pods"
+)
 
 
 def running(context: PolicyContext) -> Decision:
@@ -25,19 +31,33 @@ def running(context: PolicyContext) -> Decision:
     drained = draining(job.pods, context.now)  # also those of the attempt before: their ranks wait for them
     if drained.message:
         return Decision(phase, Reason.POD_STUCK, drained.message)
-    troubled = next((pod for pod in context.members if pod.problem and not pod.ended), None)
-    if troubled is not None:
-        started = f"; {_up(context)} of {context.topology.nodes} run" if context.topology.nodes > 1 else ""
-        told = f"the pod {troubled.name} does not start: {troubled.problem}{started}"
-        return Decision(phase, Reason.POD_PROBLEM, told)
+    problem = _problem(context, job)
+    if problem is not None:
+        return Decision(phase, Reason.POD_PROBLEM, problem)
     recheck = _soonest(stale_after(context.status, context.now, context.settings), drained.recheck_after)
     if context.attempt is not None:
         return _training(context, context.attempt, recheck)
     return Decision(phase, reason, message + _retried(job), requeue_after=recheck)
 
 
+def _problem(context: PolicyContext, job: StageJob) -> str | None:
+    """What keeps pods from starting, or from ending, in the words of whoever knows."""
+    troubled = next((pod for pod in context.members if pod.problem and not pod.ended), None)
+    if troubled is not None:
+        started = f"; {_up(context)} of {context.topology.nodes} run" if context.topology.nodes > 1 else ""
+        return f"the pod {troubled.name} does not start: {troubled.problem}{started}"
+    if job.not_created:
+        return f"a pod of the Job {job.name} is not created: {job.not_created}"
+    lingering = next((pod for pod in context.members if pod.phase is PodPhase.RUNNING and pod.exit_code == 0), None)
+    return None if lingering is None else _LINGERS.format(pod=lingering.name, container=CONTAINER)
+
+
 def _training(context: PolicyContext, attempt: Attempt, recheck: float | None) -> Decision:
     topology = context.topology
+    going = next((pod for pod in context.members if pod.deleting), None)
+    if attempt.running_since is not None and going is not None:
+        told = f"attempt {attempt.number}: the pod {going.name} is being stopped; the gang checkpoints and restarts"
+        return Decision(Phase.TRAINING, Reason.TRAINING, told, requeue_after=recheck)
     if _up(context) < topology.nodes:
         waiting = f"attempt {attempt.number} waits for its pods: {_up(context)} of {topology.nodes} run"
         return Decision(PHASES[Stage.TRAIN][0], Reason.QUEUED, waiting, requeue_after=recheck)

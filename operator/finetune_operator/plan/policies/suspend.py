@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from finetune_operator.api.status import Phase, Reason
+from finetune_operator.plan.model.attempts import SUSPENDED
 from finetune_operator.plan.model.context import Decision, Health, PolicyContext
-from finetune_operator.plan.policies.accounting import suspend_attempt
+from finetune_operator.plan.policies.accounting import close_attempt
 from finetune_operator.plan.policies.gang import gang_of
 
 _SUSPENDED = "suspended by spec.runPolicy.suspend; set it to false to go on"
@@ -15,17 +16,22 @@ def suspend(context: PolicyContext) -> Decision | None:
     """Pods checkpoint and go; the job is Suspended once they are gone. Nobody is charged for it."""
     if not context.job.spec.run_policy.suspend:
         return None
-    job, attempt = context.stage_job, context.attempt
+    job = context.stage_job
     if job is not None and job.has_ended:
         return None
-    ended = () if attempt is None or attempt.is_over else (suspend_attempt(context, attempt),)
+    closed = close_attempt(context, SUSPENDED)
+    if job is None and context.observed.strays:
+        return None
     if job is None:
-        return Decision(Phase.SUSPENDED, Reason.SUSPENDED, _SUSPENDED, attempts=ended)
+        return Decision(
+            Phase.SUSPENDED, Reason.SUSPENDED, _SUSPENDED, attempts=closed.attempts, restarts=closed.restarts
+        )
     return Decision(
         Phase.PENDING if context.status.start_time is None else context.status.phase,
         Reason.SUSPENDING,
         SUSPENDING,
         after_status=gang_of(context).suspend(job),
-        attempts=ended,
+        attempts=closed.attempts,
+        restarts=closed.restarts,
         health=Health.CHANGING,
     )

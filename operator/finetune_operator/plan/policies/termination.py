@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from finetune_operator.api.resources import FineTuneJob
-from finetune_operator.api.status import Attempt, JobStatus, Phase, Reason
+from finetune_operator.api.status import JobStatus, Phase, Reason
 from finetune_operator.plan.model.context import Decision, Health, PolicyContext
 from finetune_operator.plan.model.observed import StageJob
 from finetune_operator.plan.model.text import duration
-from finetune_operator.plan.policies.accounting import end_attempt
+from finetune_operator.plan.policies.accounting import close_attempt
 from finetune_operator.plan.policies.failure_cause import Cause, cause_of, cause_of_job, last_cause
 from finetune_operator.plan.policies.gang import gang_of
 from finetune_operator.plan.policies.phases import PHASES
@@ -36,12 +36,14 @@ def deadline(context: PolicyContext) -> Decision | None:
         f"not finished {duration(limit)} after the start (spec.runPolicy.activeDeadlineSeconds); stopped in the stage "
         f"{context.stage}. Checkpoints are kept; raise the limit to go on"
     )
+    closed = close_attempt(context, "deadline-exceeded", message=message)
     return Decision(
         Phase.FAILED,
         Reason.DEADLINE_EXCEEDED,
         message,
         after_status=() if job is None else gang_of(context).end(job),
-        attempts=_ended(context, "deadline-exceeded", None, message),
+        attempts=closed.attempts,
+        restarts=closed.restarts,
         health=Health.STUCK,
     )
 
@@ -67,12 +69,14 @@ def fail(context: PolicyContext) -> Decision | None:
     cause = _final_cause(context, job)
     if cause is None:
         return None
+    closed = close_attempt(context, cause.code.exit_name, exit_code=cause.pod_exit_code, message=cause.text)
     return Decision(
         Phase.FAILED,
         cause.reason,
         cause.text,
         after_status=gang_of(context).end(job),
-        attempts=_ended(context, cause.code.exit_name, cause.pod_exit_code, cause.text),
+        attempts=closed.attempts,
+        restarts=closed.restarts,
         health=Health.STUCK,
     )
 
@@ -83,19 +87,21 @@ def clear_leftover(context: PolicyContext) -> Decision | None:
     if job is None or job.deleting or not ended_by_operator(job):
         return None
     phase, reason, _ = PHASES[context.stage]
+    closed = close_attempt(context, "interrupted")
     return Decision(
         phase,
         reason,
         f"the Job {job.name} was ended before; it is deleted, and the stage {context.stage} starts again",
         after_status=gang_of(context).suspend(job),
-        attempts=_ended(context, "interrupted", None, ""),
+        attempts=closed.attempts,
+        restarts=closed.restarts,
         health=Health.CHANGING,
     )
 
 
 def ended_by_operator(job: StageJob) -> bool:
     """Whether the Job failed by the deadline that only `EndJob` gives it."""
-    return job.failed and job.failure.startswith("DeadlineExceeded")
+    return job.failed and job.ending and job.failure.startswith("DeadlineExceeded")
 
 
 def _final_cause(context: PolicyContext, job: StageJob) -> Cause | None:
@@ -108,11 +114,3 @@ def _final_cause(context: PolicyContext, job: StageJob) -> Cause | None:
     if context.stage is not Stage.TRAIN:
         return last_cause(context.members) or told
     return told if told.code.is_final else None
-
-
-def _ended(context: PolicyContext, reason: str, exit_code: int | None, message: str) -> tuple[Attempt, ...]:
-    """The current attempt with its end, if it has not ended before."""
-    attempt = context.attempt
-    if attempt is None or attempt.is_over:
-        return ()
-    return (end_attempt(context, attempt, reason, exit_code=exit_code, message=message).attempt,)
