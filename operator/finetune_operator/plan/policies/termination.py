@@ -13,6 +13,7 @@ from finetune_operator.plan.policies.accounting import end_attempt
 from finetune_operator.plan.policies.failure_cause import Cause, cause_of, cause_of_job, last_cause
 from finetune_operator.plan.policies.gang import gang_of
 from finetune_operator.plan.policies.phases import PHASES
+from finetune_operator.plan.policies.uncounted import awaiting_count
 from finetune_operator.plan.status.results import result_of
 from finetune_trainer.contract import Stage
 
@@ -67,7 +68,7 @@ def fail(context: PolicyContext) -> Decision | None:
     cause = _final_cause(context, job)
     if cause is None:
         return None
-    return Decision(
+    return awaiting_count(context, job) or Decision(
         Phase.FAILED,
         cause.reason,
         cause.text,
