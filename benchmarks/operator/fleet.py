@@ -114,6 +114,7 @@ async def _restarted(  # noqa: PLR0913, PLR0917 - what was measured before it
         requests = [one.request for one in plane.audited_since(mark) if one.request.user == OPERATOR]
         requests = [request for request in requests if request.resource != "leases"]
         writes = sum(request.verb in WRITES for request in requests)
+        await until(lambda: _is_idle(process), "the operator has read everything")
         latency = await latencies(plane, api, min(jobs.waiting, CHANGES))
     return Figures(empty, started, found, start, start_cpu, len(requests), writes, latency)
 
@@ -121,6 +122,13 @@ async def _restarted(  # noqa: PLR0913, PLR0917 - what was measured before it
 async def _has_seen(process: OperatorProcess, count: int) -> bool:
     await asyncio.sleep(0.05)
     return await asyncio.to_thread(process.reconciles) >= count
+
+
+async def _is_idle(process: OperatorProcess) -> bool:
+    """Until its first lists are through, changes are seen late."""
+    before = cpu_seconds(pid(process))
+    await asyncio.sleep(2)
+    return cpu_seconds(pid(process)) - before < 0.1
 
 
 async def _ended(api: Api, number: int) -> None:

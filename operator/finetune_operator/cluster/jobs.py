@@ -28,6 +28,7 @@ def stage_job(job: Json, pods: tuple[PodState, ...]) -> StageJob:
         attempt=int(attempt) if attempt.isdecimal() else 1,
         completions=spec.get("completions") or 1,
         suspended=bool(spec.get("suspend")),
+        active=status.get("active") or 0,
         complete=_condition(status, "Complete") is not None,
         failed=failed is not None,
         failure=_words(failed or {}),

@@ -114,6 +114,7 @@ class JobRecord(Record):
             created=self.created,
             attempt=self.attempt,
             completions=self.completions,
+            active=len(running),
             complete=self.complete,
             failed=failed,
             failure=(self.failure or "") if failed else "",

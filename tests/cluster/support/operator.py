@@ -45,10 +45,16 @@ class OperatorProcess:
             "LOG_FORMAT": "json",
             **settings,
         }
+        self.environment: dict[str, str] = {}
+        """Variables that are not settings of the operator."""
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.kill()
+            raise
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -61,7 +67,8 @@ class OperatorProcess:
 
     def launch(self) -> None:
         """Start it, without waiting."""
-        environment = dict(os.environ) | {f"FINETUNE_OPERATOR_{name}": value for name, value in self.settings.items()}
+        settings = {f"FINETUNE_OPERATOR_{name}": value for name, value in self.settings.items()}
+        environment = {**os.environ, **settings, **self.environment}
         command = [sys.executable, "-m", "finetune_operator", "--kubeconfig", str(self.kubeconfig)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)

@@ -26,3 +26,8 @@ def until(
             raise AssertionError(f"waited {seconds:g} s in vain until {what}\n{story()}")
         _NEVER.wait(every)
     return found
+
+
+def pause(seconds: float) -> None:
+    """Let time pass, where a test shows that something does not happen."""
+    _NEVER.wait(seconds)

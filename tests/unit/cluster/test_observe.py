@@ -131,7 +131,7 @@ async def test_a_job_of_our_name_that_is_not_ours_is_no_child(started: World, ow
     started.knows(BATCH_JOBS, child("Job", "bot-train", owner=owner or "x"))
     seen = await started.observer.observe(BOT, job(**STARTED), LATER)
     assert seen.observed.stages == {}
-    assert asked(started) == []
+    assert asked(started) == [LIVE_PODS], "for pods that a Job of ours may have left"
 
 
 async def test_a_job_of_ours_by_another_name_is_no_stage(started: World) -> None:
@@ -282,18 +282,18 @@ async def test_a_job_whose_pods_are_refused_says_so_from_its_events(started: Wor
     older = {"reason": "FailedCreate", "message": "an older one", "lastTimestamp": "2026-01-01T00:00:01Z"}
     started.server.answer("GET", EVENTS, {"items": [told, older, {"reason": "Other"}]})
     seen = await started.observer.observe(BOT, job(**STARTED), LATER)
-    (pod,) = seen.observed.stages[Stage.TRAIN].pods
-    assert (pod.name, pod.index, pod.problem) == ("bot-train-0", 0, f"FailedCreate: {words}")
+    found = seen.observed.stages[Stage.TRAIN]
+    assert (found.not_created, found.pods) == (f"FailedCreate: {words}", ()), "no pod is made up"
     assert seen.recheck_after == 15
 
 
-async def test_the_rank_that_a_gang_lacks_is_named(started: World) -> None:
+async def test_why_a_gang_lacks_a_rank_is_told(started: World) -> None:
     started.knows(BATCH_JOBS, child("Job", "bot-train", spec=TWO))
     started.knows(PODS, rank(0))
     started.server.answer("GET", EVENTS, {"items": [{"reason": "FailedCreate", "message": "quota"}]})
     seen = await started.observer.observe(BOT, job(**STARTED), LATER)
-    problems = {pod.index: pod.problem for pod in seen.observed.stages[Stage.TRAIN].pods}
-    assert problems == {0: None, 1: "FailedCreate: quota"}
+    found = seen.observed.stages[Stage.TRAIN]
+    assert (found.not_created, [pod.index for pod in found.pods]) == ("FailedCreate: quota", [0])
 
 
 async def test_a_job_that_was_just_made_is_given_time_for_its_pods(started: World) -> None:

@@ -70,6 +70,8 @@ class BatchJob:
     failure: str = ""
     deleting: bool = False
     succeeded: set[int] = field(default_factory=set)
+    uncounted: int = 0
+    """Pods that have ended and that its controller still takes for active."""
 
     @property
     def name(self) -> str:
@@ -95,6 +97,7 @@ class BatchJob:
             attempt=int(self.manifest["metadata"]["labels"].get(LABEL_ATTEMPT, "1")),
             completions=self.size,
             suspended=self.suspended,
+            active=sum(not pod.ended and not pod.deleting for pod in pods) + self.uncounted,
             complete=self.complete,
             failed=bool(self.failure),
             failure=self.failure,

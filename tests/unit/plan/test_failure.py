@@ -145,3 +145,29 @@ def test_a_job_that_finishes_just_in_time_has_succeeded() -> None:
     world.pass_time(3600)
     world.finish(Stage.PUBLISH)
     assert world.phase is Phase.SUCCEEDED
+
+
+@pytest.mark.parametrize("code", [ExitCode.INVALID_CONFIG, ExitCode.INTERNAL], ids=lambda code: code.exit_name)
+def test_a_job_is_ended_only_when_its_controller_has_counted_the_failed_pod_whose_log_tells_why(code: ExitCode) -> None:
+    world = World(a_job(gpus=2, gpusPerNode=1, runPolicy={"maxRestarts": 0})).reach(Stage.TRAIN)
+    world.run_pods()
+    world.reconcile()
+    before = world.status
+    world.end_pod(Stage.TRAIN, 1, code, "it cannot be")
+    world.jobs[Stage.TRAIN].uncounted = 1
+    decided = world.reconcile()
+    assert (decided.after_status, decided.requeue_after) == ((), 1.0)
+    assert world.status == before
+    world.jobs[Stage.TRAIN].uncounted = 0
+    decided = world.reconcile()
+    assert [type(removal) for removal in decided.after_status] == [EndJob]
+    assert world.phase is Phase.FAILED
+
+
+def test_a_job_whose_controller_is_down_fails_all_the_same() -> None:
+    world = World(a_job(runPolicy={"maxRestarts": 0})).reach(Stage.TRAIN)
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INVALID_CONFIG, "it cannot be")
+    world.jobs[Stage.TRAIN].uncounted = 1
+    world.pass_time(11)
+    world.reconcile()
+    assert world.phase is Phase.FAILED

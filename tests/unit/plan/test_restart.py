@@ -59,7 +59,7 @@ def test_a_lost_rank_is_in_the_status_before_its_gang_is_taken_down() -> None:
     assert decided.status.reason == "Restarting"
     assert "the data loader died" in decided.status.message
     assert decided.status.attempts[-1].end == world.now
-    assert decided.requeue_after == 5
+    assert decided.requeue_after == 30
     world.reconcile()
     assert world.holds(ConditionType.RECONCILING)
     assert not world.holds(ConditionType.STALLED)

@@ -85,6 +85,8 @@ class StageJob:
     completions: int = 1
     suspended: bool = False
     """The operator never suspends a Job: this is Kueue, or somebody else."""
+    active: int = 0
+    """Pods that its controller counts as running: a moment behind those that have ended."""
     complete: bool = False
     failed: bool = False
     failure: str = ""
@@ -97,6 +99,10 @@ class StageJob:
     queued: bool = False
     """Whether it carries Kueue's queue label (names.LABEL_QUEUE), which Kueue may have set by itself."""
     pods: tuple[PodState, ...] = ()
+
+    @property
+    def live_pods(self) -> tuple[PodState, ...]:
+        return tuple(pod for pod in self.pods if not pod.ended)
 
     @property
     def has_ended(self) -> bool:

@@ -18,6 +18,7 @@ from finetune_operator.plan.policies.dead_nodes import draining
 from finetune_operator.plan.policies.failure_cause import Cause, cause_of, cause_of_job, vanished
 from finetune_operator.plan.policies.gang import gang_of
 from finetune_operator.plan.policies.held import held, is_held
+from finetune_operator.plan.policies.uncounted import awaiting_count
 
 _RECHECK_SECONDS = 30.0
 
@@ -55,7 +56,7 @@ def take_down(context: PolicyContext, job: StageJob, attempt: Attempt, cause: Ca
     ended = end_attempt(context, attempt, cause.code.exit_name, exit_code=cause.pod_exit_code, message=cause.text)
     budget = context.job.spec.run_policy.max_restarts
     if not free and ended.used >= budget:
-        return _exhausted(context, job, ended, cause, budget)
+        return awaiting_count(context, job) or _exhausted(context, job, ended, cause, budget)
     charge = "not counted" if free else f"restart {ended.used + 1} of {budget}"
     told = JobEvent(
         EventType.NORMAL if free else EventType.WARNING,

@@ -13,6 +13,7 @@ from finetune_operator.plan.policies.accounting import close_attempt
 from finetune_operator.plan.policies.failure_cause import Cause, cause_of, cause_of_job, last_cause
 from finetune_operator.plan.policies.gang import gang_of
 from finetune_operator.plan.policies.phases import PHASES
+from finetune_operator.plan.policies.uncounted import awaiting_count
 from finetune_operator.plan.status.results import result_of
 from finetune_trainer.contract import Stage
 
@@ -70,7 +71,7 @@ def fail(context: PolicyContext) -> Decision | None:
     if cause is None:
         return None
     closed = close_attempt(context, cause.code.exit_name, exit_code=cause.pod_exit_code, message=cause.text)
-    return Decision(
+    return awaiting_count(context, job) or Decision(
         Phase.FAILED,
         cause.reason,
         cause.text,
