@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fnmatch
+import multiprocessing
 import os
 import random
 import shutil
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from mutmut.__main__ import _run, create_mutants
+from mutmut.configuration import config
 from mutmut.mutation.data import SourceFileMutationData
 from mutmut.mutation.diff_apply import get_diff_for_mutant
 from mutmut.stats import status_by_exit_code
@@ -34,7 +36,15 @@ LINKS: Final = {
     "tests": "tests",
     "pyproject.toml": "pyproject.toml",
 }
-PACKAGES: Final = ("plan", "cluster")
+TESTS: Final = {
+    "plan": (
+        *("tests/unit/plan", "tests/golden", "tests/contract"),
+        # It covers everything, and takes seconds for each mutant that survives: what only it finds counts as survived.
+        "--deselect=tests/unit/plan/test_invariants.py::TestAnyLife",
+    ),
+    "cluster": ("tests/unit/cluster",),
+}
+"""The tests that are to notice what is broken in a package."""
 ENOUGH: Final = 90.0
 KILLED: Final = frozenset({"killed", "timeout"})
 UNTRIED: Final = frozenset({"not checked", "skipped"})
@@ -64,8 +74,10 @@ def main() -> int:
     arguments = _arguments()
     _enter()
     chosen = set(_chosen(list(_mutants()), arguments))
-    with _only(chosen):
-        _run((), arguments.processes)
+    for package, tests in TESTS.items():
+        of_package = {mutant.name for mutant in _mutants() if mutant.package == package and mutant.name in chosen}
+        if of_package:
+            _try(of_package, tests, arguments.processes)
     tried = [mutant for mutant in _mutants() if mutant.name in chosen]
     survivors = [mutant for mutant in tried if not mutant.is_killed]
     with Path(SURVIVORS).open("w") as out:
@@ -89,7 +101,6 @@ def _enter() -> None:
     """Into the workspace, with the mutants of every file that is newer than its mutants."""
     shutil.rmtree(WORKSPACE / "mutants" / "tests", ignore_errors=True)
     (WORKSPACE / "mutants").mkdir(parents=True, exist_ok=True)
-    (WORKSPACE / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
     for name, target in LINKS.items():
         link = WORKSPACE / name
         link.unlink(missing_ok=True)
@@ -109,6 +120,18 @@ def _chosen(mutants: list[Mutant], arguments: argparse.Namespace) -> list[str]:
     if not names:
         sys.exit("No mutant has such a name.")
     return names
+
+
+def _try(chosen: set[str], tests: tuple[str, ...], processes: int) -> None:
+    """In a process of its own, since mutmut runs the tests in its own process before it forks one for each mutant."""
+    (WORKSPACE / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
+    with _only(chosen):
+        config().pytest_add_cli_args_test_selection = list(tests)
+        run = multiprocessing.get_context("fork").Process(target=_run, args=((), processes))
+        run.start()
+        run.join()
+    if run.exitcode:
+        sys.exit("mutmut gave up: see above")
 
 
 @contextlib.contextmanager
