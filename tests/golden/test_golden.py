@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.golden import lives
 from tests.golden.cases import CASES, expected
 
 
@@ -10,3 +11,9 @@ from tests.golden.cases import CASES, expected
 def test_a_job_becomes_the_manifests_that_were_reviewed(case: Path) -> None:
     found = {path.name: path.read_text(encoding="utf-8") for path in (case / "expected").iterdir()}
     assert expected(case) == found, "review the change, then run `make golden`"
+
+
+@pytest.mark.parametrize("name", lives.LIVES)
+def test_a_job_lives_as_it_was_reviewed(name: str) -> None:
+    found = (lives.FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    assert lives.told(name) == found, "review the change, then run `make golden`"

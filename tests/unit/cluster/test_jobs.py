@@ -40,6 +40,7 @@ READS: list[tuple[Json, str, Any]] = [
     (train_job(labels={"finetune-operator.io/attempt": "x"}), "attempt", 1),
     (train_job(labels={"kueue.x-k8s.io/queue-name": "gpus"}), "queued", True),
     (train_job(spec={"completions": 4}), "completions", 4),
+    (train_job(spec={"activeDeadlineSeconds": 1}), "ending", True),
     (train_job(spec={"suspend": True}), "suspended", True),
     (train_job(status={"active": 2}), "active", 2),
     (train_job(spec={"activeDeadlineSeconds": 1}), "ending", True),
@@ -60,6 +61,12 @@ READS: list[tuple[Json, str, Any]] = [
 def test_a_job_is_read_field_by_field_before_and_after_it_is_trimmed(body: Json, field: str, value: Any) -> None:
     assert getattr(stage_job(body, ()), field) == value
     assert stage_job(trim_batch_job(body), ()) == stage_job(body, ())
+
+
+def test_a_job_without_status_and_spec_is_one_whose_only_pod_is_missing() -> None:
+    body = {"metadata": train_job()["metadata"]}
+    assert stage_job(body, ()) == stage_job(train_job(), ())
+    assert lacks_pod(body, ()) == 0
 
 
 def test_a_job_that_is_being_deleted_says_so() -> None:

@@ -132,6 +132,16 @@ def test_a_trainer_that_falls_silent_is_shown_as_stale_and_looked_at_by_itself()
     assert world.status.progress.stale
 
 
+def test_what_waits_for_its_pods_is_not_looked_at_although_the_last_report_is_old() -> None:
+    world = World().reach(Stage.TRAIN)
+    world.progress = a_report(world.now)
+    world.reconcile()
+    world.pass_time(3600)
+    world.finish(Stage.TRAIN)
+    world.control()
+    assert world.reconcile().requeue_after is None
+
+
 def test_a_sign_of_life_alone_changes_no_status() -> None:
     world = World().reach(Stage.TRAIN)
     world.progress = a_report()

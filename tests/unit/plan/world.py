@@ -124,8 +124,9 @@ class World:
 
     @progress.setter
     def progress(self, report: Progress | None) -> None:
-        """Told by rank 0 of training, and lost with it."""
-        first = (pod.name for pod in self.pods(Stage.TRAIN) if pod.index == 0 and not pod.ended) if report else iter(())
+        """Told by rank 0 of the stage, and lost with it."""
+        pods = self.pods(report.stage) if report else []
+        first = (pod.name for pod in pods if pod.index == 0 and not pod.ended)
         self._report = None if report is None else (next(first, None), report)
 
     # What the operator sees and does

@@ -34,7 +34,7 @@ def running(context: PolicyContext) -> Decision:
     problem = _problem(context, job)
     if problem is not None:
         return Decision(phase, Reason.POD_PROBLEM, problem)
-    recheck = _soonest(stale_after(context.status, context.now, context.settings), drained.recheck_after)
+    recheck = _soonest(_silent_after(context, job), drained.recheck_after)
     if context.attempt is not None:
         return _training(context, context.attempt, recheck)
     return Decision(phase, reason, message + _retried(job), requeue_after=recheck)
@@ -67,6 +67,12 @@ def _training(context: PolicyContext, attempt: Attempt, recheck: float | None) -
     if report is not None and report.stage is Stage.TRAIN and report.resumed_from_step is not None:
         known = (attempt.model_copy(update={"resumed_from_step": report.resumed_from_step}),)
     return Decision(Phase.TRAINING, Reason.TRAINING, message, attempts=known, requeue_after=recheck)
+
+
+def _silent_after(context: PolicyContext, job: StageJob) -> float | None:
+    """Progress grows stale only while pods run: what waits for hours is not looked at each second."""
+    runs = any(pod.phase is PodPhase.RUNNING for pod in job.pods)
+    return stale_after(context.status, context.now, context.settings) if runs else None
 
 
 def _up(context: PolicyContext) -> int:
