@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.golden import lives
+from tests.golden import job_lives
 from tests.golden.cases import CASES, expected
 
 
@@ -15,11 +15,11 @@ def main() -> None:
             stale.unlink()
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
-    lives.FOLDER.mkdir(exist_ok=True)
-    for stale in lives.FOLDER.iterdir():
+    job_lives.FOLDER.mkdir(exist_ok=True)
+    for stale in job_lives.FOLDER.iterdir():
         stale.unlink()
-    for name in lives.LIVES:
-        (lives.FOLDER / f"{name}.yaml").write_text(lives.told(name), encoding="utf-8")
+    for name in job_lives.LIVES:
+        (job_lives.FOLDER / f"{name}.yaml").write_text(job_lives.told(name), encoding="utf-8")
 
 
 if __name__ == "__main__":

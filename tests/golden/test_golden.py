@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.golden import lives
+from tests.golden import job_lives
 from tests.golden.cases import CASES, expected
 
 
@@ -13,7 +13,7 @@ def test_a_job_becomes_the_manifests_that_were_reviewed(case: Path) -> None:
     assert expected(case) == found, "review the change, then run `make golden`"
 
 
-@pytest.mark.parametrize("name", lives.LIVES)
+@pytest.mark.parametrize("name", job_lives.LIVES)
 def test_a_job_lives_as_it_was_reviewed(name: str) -> None:
-    found = (lives.FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
-    assert lives.told(name) == found, "review the change, then run `make golden`"
+    found = (job_lives.FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    assert job_lives.told(name) == found, "review the change, then run `make golden`"
