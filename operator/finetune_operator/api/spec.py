@@ -204,10 +204,11 @@ class RunPolicy(ApiModel):
     suspend: bool = False
     """true checkpoints and takes the pods down, giving the GPUs back; false again resumes."""
     max_restarts: int = Field(default=3, ge=0, le=1000)
-    """How often training restarts from the newest checkpoint after a fault. Interruptions by the cluster
-    (eviction, preemption, drain) are not counted."""
+    """How often training restarts after faults without a new checkpoint in between. Interruptions by the cluster
+    (eviction, preemption, drain) are not counted. Raising it reopens a job that failed by it."""
     active_deadline_seconds: int | None = Field(default=None, ge=1, le=TEN_YEARS)
-    """The job fails when it has not finished this many seconds after it started."""
+    """The job fails when it has not finished this many seconds after it started, time in queues and in suspension
+    included. Raising it reopens a job that failed by it."""
 
 
 class TemplateSpec(ApiModel):

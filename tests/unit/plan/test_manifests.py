@@ -316,3 +316,10 @@ def test_samples_may_change_until_a_stage_starts() -> None:
     spec = resolve(a_job(), a_template(), SETTINGS)
     job = stage_manifests(a_job(samples={"prompts": ["Hello?"]}), spec, Stage.PREPARE)[-1]
     assert run_config(job).samples == ("Hello?",)
+
+
+@pytest.mark.parametrize(("grace", "told"), [(300, "290"), (30, "20"), (5, "1")])
+def test_the_trainer_is_told_the_grace_period_that_its_pod_has(grace: int, told: str) -> None:
+    job = a_stage_job(podTemplate={"spec": {"terminationGracePeriodSeconds": grace}})
+    assert job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == grace
+    assert {"name": "FINETUNE_GRACE_SECONDS", "value": told} in container(job)["env"]

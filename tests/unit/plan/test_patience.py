@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.plan.builders import a_checkpoint, a_job, a_report
+from tests.unit.plan.builders import a_checkpoint, a_job, a_report, a_result
 from tests.unit.plan.world import World
 
 from finetune_operator.api.status import Phase
@@ -222,3 +222,12 @@ def test_the_peers_of_a_pod_on_a_dead_node_are_not_charged() -> None:
     world.reconcile()
     assert (world.phase, world.status.attempts[-1].reason) == (Phase.QUEUED, "interrupted")
     assert "DeletionByTaintManager" in world.status.message
+
+
+def test_a_pod_that_another_container_keeps_running_is_named_with_what_to_do() -> None:
+    world = World(a_job(gpus=1)).reach(Stage.TRAIN)
+    world.cluster.change_pods(lambda pod: pod.alive, exit_code=0, result=a_result(Stage.TRAIN))
+    world.reconcile()
+    assert world.status.reason == "PodProblem"
+    assert "another one still runs" in world.status.message
+    assert "restartPolicy: Always" in world.status.message

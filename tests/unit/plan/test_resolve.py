@@ -170,3 +170,9 @@ def test_a_checkpoint_to_begin_at_brings_its_claim_and_its_secret() -> None:
 def test_a_job_to_begin_from_brings_its_secret() -> None:
     job = a_job(checkpoints={"resumeFrom": {"job": "yesterday", "secretRef": {"name": "old"}}})
     assert secret_fields(job)["old"] == "spec.checkpoints.resumeFrom.secretRef.name"
+
+
+def test_blocks_that_would_not_fit_into_a_pod_are_refused_by_the_name_of_the_largest() -> None:
+    training = {"peftConfig": {"r": 8}, "trainerConfig": {"notes": "x" * 200_000}}
+    with pytest.raises(SpecProblem, match=r"spec\.training\.trainerConfig: .* KiB fit into a pod"):
+        resolve(a_job(training=training), a_template(), SETTINGS)

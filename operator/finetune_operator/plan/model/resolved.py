@@ -32,7 +32,10 @@ class ClaimToCreate(StatusModel):
 
 
 class PodDefaults(StatusModel):
-    """What the administrator had set about pods when the job started: an upgrade changes no job that runs."""
+    """What the administrator had set about pods when the job started: an upgrade changes no job that runs.
+
+    A field that is added needs a default here: the specs of jobs that run were written without it.
+    """
 
     image: str
     image_pull_policy: str

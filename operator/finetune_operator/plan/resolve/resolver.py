@@ -31,6 +31,8 @@ from finetune_trainer.contract import (
 )
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
+_LARGEST_TRAINING: Final = 160 * 1024
+"""Bytes of JSON. The annotations of a pod may take 256 KiB in all, sample prompts included."""
 _NOT_OF_THE_CONFIG: Final = {"config_hash", "template", "pods"}
 
 
@@ -82,6 +84,15 @@ def _training(job: TrainingSpec, template: TrainingSpec | None) -> TrainingSpec:
 
 
 def _training_config(training: TrainingSpec) -> TrainingConfig:
+    """Raises `SpecProblem` when it would not fit into an annotation of the pods."""
+    sizes = {name: len(json.dumps(value).encode()) for name, value in _block(training).items()}
+    if sum(sizes.values()) > _LARGEST_TRAINING:
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise SpecProblem(
+            Reason.INVALID_SPEC,
+            f"spec.training.{largest}: spec.training takes {sum(sizes.values()) // 1024} KiB with its template, and at "
+            f"most {_LARGEST_TRAINING // 1024} KiB fit into a pod; shorten this, its largest part",
+        )
     return TrainingConfig.model_validate({k: v for k, v in _block(training).items() if k != "device"})
 
 
