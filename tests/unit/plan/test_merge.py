@@ -150,6 +150,7 @@ def test_what_cannot_be_merged_is_told_by_its_path(patch: dict[str, Any], words:
         (pod(containers={"name": "trainer"}), ".spec.containers must be a list"),
         (pod(containers=["trainer"]), ".spec.containers[0] must be an object"),
         (pod(containers=[{"name": "trainer", "image": None}]), ".spec.containers[0].image must be a text"),
+        (pod(containers=[{"name": "trainer", "image": ""}]), ".spec.containers[0].image must be a text"),
         (pod(containers=[{"name": "trainer", "env": {"A": "1"}}]), ".spec.containers[0].env must be a list"),
         (pod(initContainers=[{"name": "a", "resources": 1}]), ".spec.initContainers[0].resources must be an object"),
         (pod(volumes="data"), ".spec.volumes must be a list"),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
-from tests.unit.plan.builders import a_checkpoint, a_job, a_report, a_result
+from tests.unit.plan.builders import NOON, a_checkpoint, a_job, a_report, a_result
 from tests.unit.plan.world import World
 
 from finetune_operator.api.status import Phase
+from finetune_operator.plan.model.observed import PodPhase, PodState
 from finetune_operator.plan.policies.backoff import delay_seconds
+from finetune_operator.plan.policies.dead_nodes import Draining, draining
 from finetune_trainer.contract import ExitCode, Stage
 
 UNSCHEDULABLE = "Unschedulable: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
@@ -198,6 +202,21 @@ def test_a_pod_that_does_not_go_is_named_with_its_node_once_its_time_and_a_margi
     world.run_pods()
     world.reconcile()
     assert (world.phase, world.status.attempt) == (Phase.TRAINING, 2)
+
+
+def test_the_longest_overdue_of_several_stuck_pods_is_named_and_one_without_a_node_too() -> None:
+    pods = [
+        PodState(name, PodPhase.PENDING, NOON, gone_by=NOON + timedelta(seconds=late)) for late, name in enumerate("ab")
+    ]
+    assert draining(pods, NOON + timedelta(seconds=30)) == Draining(
+        "the pod a without a node should have gone by 2026-03-01 12:00:00 UTC: the node may be down. The job goes on "
+        "once the node answers, is removed (kubectl delete node NODE), or is marked as shut down (kubectl taint node "
+        "NODE node.kubernetes.io/out-of-service=nodeshutdown:NoExecute)",
+        2,
+    )
+    both = draining(reversed(pods), NOON + timedelta(seconds=31))
+    assert (both.message or "").startswith("the pod a without a node (and 1 more pod) should have gone by")
+    assert both.recheck_after is None
 
 
 def test_a_stuck_pod_changes_the_status_once_however_late_it_is() -> None:

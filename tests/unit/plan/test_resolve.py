@@ -14,7 +14,7 @@ from finetune_operator.plan.model.resolved import ResolvedSpec
 from finetune_operator.plan.model.settings import PlanSettings
 from finetune_operator.plan.resolve.resolver import claim_names, resolve, secret_names
 from finetune_operator.plan.resolve.sources import secret_fields
-from finetune_trainer.contract import Device, Method, Topology
+from finetune_trainer.contract import CheckpointPolicy, DataFormat, DatasetSource, Device, Method, ModelSource, Topology
 
 
 def resolved(settings: PlanSettings = SETTINGS, template: dict[str, Any] | None = None, **spec: Any) -> ResolvedSpec:
@@ -31,6 +31,30 @@ def test_the_jobs_values_win_over_the_templates() -> None:
     assert spec.training.max_sequence_length == 512
     assert spec.training.peft_config == {"r": 32, "lora_alpha": 16}
     assert (spec.data.validation_fraction, spec.data.invalid_tolerance_percent) == (0, 1)
+
+
+def test_everything_that_a_job_says_of_its_model_its_data_and_its_checkpoints_reaches_its_pods() -> None:
+    creds = "creds"
+    said = {"revision": "main", "secretRef": {"name": creds}}
+    spec = resolved(
+        model={"uri": "hf://a/b", "trustRemoteCode": True, **said},
+        datasets=[{"uri": "hf://a/d", "format": "chat", "columns": {"messages": "turns"}, "split": "test", **said}],
+        checkpoints={"every": 7, "keep": 4, "uri": "s3://team/kept/", "secretRef": {"name": creds}},
+    )
+    assert spec.model == ModelSource(uri="hf://a/b", revision="main", trust_remote_code=True, secret=creds)
+    assert list(spec.datasets) == [
+        DatasetSource(
+            uri="hf://a/d",
+            revision="main",
+            format=DataFormat.CHAT,
+            columns={"messages": "turns"},
+            split="test",
+            secret=creds,
+        )
+    ]
+    assert spec.checkpoints == CheckpointPolicy(
+        every_steps=7, keep=4, uri=f"s3://team/kept/support-bot-{UID[:8]}", secret=creds
+    )
 
 
 def test_null_in_a_block_takes_the_templates_value_away() -> None:

@@ -272,6 +272,27 @@ def test_a_job_that_somebody_deleted_is_launched_again_as_another_attempt_once_i
     assert world.status.attempts[0].reason == "interrupted"
 
 
+def test_a_gang_whose_job_somebody_deletes_is_no_longer_shown_as_training() -> None:
+    world = a_training()
+    world.cluster.delete_job(world.jobs[Stage.TRAIN].uid)
+    world.reconcile()
+    assert (world.phase, world.status.reason) == (Phase.QUEUED, "Restarting")
+    assert "waiting for the Job support-bot-train to be deleted" in world.status.message
+
+
+def test_training_whose_result_is_lost_has_its_budget_back_when_it_had_got_further() -> None:
+    world = a_training()
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
+    come_back(world)
+    assert world.status.restarts == 1
+    save(world, 40)
+    world.cluster.pods.clear()
+    world.jobs[Stage.TRAIN].complete = True
+    world.progress = None
+    world.reconcile()
+    assert (world.status.restarts, world.status.attempts[-1].checkpoint_step) == (0, 40)
+
+
 def test_a_pod_whose_job_is_gone_is_named_while_it_is_waited_for() -> None:
     world = a_training()
     name = world.pod(Stage.TRAIN, 0).name

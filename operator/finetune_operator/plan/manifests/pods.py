@@ -56,8 +56,7 @@ def _ask_for_defaults(containers: list[Manifest], defaults: Mapping[str, str]) -
     """Requests that podTemplate says nothing of. A limit without a request is a request, too."""
     trainer = next(container for container in containers if container["name"] == names.CONTAINER)
     resources = trainer.get("resources") or {}
-    told = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
-    missing = {name: amount for name, amount in defaults.items() if name not in told}
+    missing = {name: amount for name, amount in defaults.items() if name not in (resources.get("limits") or {})}
     if missing:
         trainer["resources"] = {**resources, "requests": {**missing, **(resources.get("requests") or {})}}
 
