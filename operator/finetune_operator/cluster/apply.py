@@ -14,7 +14,7 @@ from finetune_operator.api.base import API_VERSION
 from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.status import JobStatus
 from finetune_operator.cluster.children import Relabel, lost_labels
-from finetune_operator.cluster.client import Client, ConflictError, NotFoundError
+from finetune_operator.cluster.client import Client, ConflictError, NotFoundError, RefusedError
 from finetune_operator.cluster.jobs import AT_ONCE_SECONDS, Json
 from finetune_operator.cluster.resolved import ResolvedSpecs
 from finetune_operator.plan.model.names import LABEL_JOB_UID, LABEL_QUEUE
@@ -49,6 +49,7 @@ _KINDS: Final = {
     ("v1", "PersistentVolumeClaim"): CLAIMS,
     ("batch/v1", "Job"): BATCH_JOBS,
 }
+_UNDECLARED: Final = "field not declared in schema"
 _AT_ONCE: Final = 16
 
 
@@ -104,13 +105,24 @@ class Applier:
             "metadata": metadata | {"resourceVersion": job.metadata.resource_version},
             "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
         }
-        path = FINETUNE_JOBS.path(*key)
-        await self._written(key, job.metadata.uid, self.client.apply(f"{path}/status", body))
+        await self._written(key, job.metadata.uid, self._apply_status(key, job, body))
 
     async def patch_status(self, key: JobKey, uid: str, version: int, changes: Mapping[str, Any]) -> None:
         """Changes some fields of the status of a job that this operator cannot read as a whole. Raises StaleError."""
         body = {"metadata": {"uid": uid, "resourceVersion": str(version)}, "status": changes}
         await self._written(key, uid, self.client.merge(f"{FINETUNE_JOBS.path(*key)}/status", body))
+
+    async def _apply_status(self, key: JobKey, job: FineTuneJob, body: Json) -> Json:
+        """Where an older CRD lacks a field, server-side apply is refused as a whole; a merge loses that field."""
+        path = f"{FINETUNE_JOBS.path(*key)}/status"
+        try:
+            answer: Json = await self.client.apply(path, body)
+        except RefusedError as error:
+            if _UNDECLARED not in error.message:
+                raise
+            before = (job.status or JobStatus()).model_dump(mode="json", by_alias=True, exclude_none=True)
+            answer = await self.client.merge(path, {**body, "status": _replacing(before, body["status"])})
+        return answer
 
     async def _written(self, key: JobKey, uid: str, writing: Any) -> None:
         try:
@@ -200,6 +212,13 @@ class Applier:
         if record.uid != uid:
             self.inbox.gone(kind, ref, uid)
         self.inbox.seen(record)
+
+
+def _replacing(before: Json, after: Json) -> dict[str, Any]:
+    """The merge patch (RFC 7386) that makes `after` of `before`."""
+    nested = {name for name in before.keys() & after.keys() if isinstance(before[name], dict)}
+    gone = dict.fromkeys(before.keys() - after.keys())
+    return {**gone, **after, **{name: _replacing(before[name], after[name]) for name in nested}}
 
 
 def _is_going(found: Json) -> bool:

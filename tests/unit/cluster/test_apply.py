@@ -8,7 +8,7 @@ from tests.unit.cluster.conftest import World
 from tests.unit.runtime.objects import child, finetune_job
 
 from finetune_operator.api.resources import FineTuneJob
-from finetune_operator.api.status import JobStatus, Phase
+from finetune_operator.api.status import JobStatus, Phase, ProgressStatus
 from finetune_operator.cluster.apply import NameTakenError, StaleError
 from finetune_operator.cluster.children import Relabel
 from finetune_operator.cluster.client import RefusedError
@@ -293,6 +293,31 @@ async def test_a_job_that_vanished_before_its_status_is_forgotten_and_nothing_fo
     with pytest.raises(StaleError):
         await world.applier.write_status(BOT, FineTuneJob.model_validate(finetune_job()), JobStatus())
     assert world.store.job(BOT) is None
+
+
+async def test_a_status_with_a_field_that_the_crd_lacks_is_written_without_it(world: World) -> None:
+    before = {"phase": "Preparing", "reason": "Preparing", "progress": {"step": 1, "eta": "3s", "message": ""}}
+    job = FineTuneJob.model_validate(finetune_job(version=3) | {"status": before})
+    lacking = ".status.attempt: field not declared in schema"
+    refused, written = status(422, "Invalid", lacking), finetune_job(version=4)
+    world.server.answer("PATCH", f"{OWN}/status", refused, written)
+    after = JobStatus(phase=Phase.PENDING, progress=ProgressStatus(step=2), attempt=1)
+    await world.applier.write_status(BOT, job, after)
+    applied, merged = world.server.asked
+    assert applied.body["status"]["attempt"] == 1
+    assert merged.body["metadata"] == applied.body["metadata"]
+    assert merged.body["status"] | {"conditions": []} == applied.body["status"] | {
+        "conditions": [],
+        "reason": None,
+        "progress": {"step": 2, "eta": None, "message": "", "stale": False},
+    }
+
+
+async def test_a_status_that_is_refused_for_another_reason_is_not_written_in_another_way(world: World) -> None:
+    world.server.answer("PATCH", f"{OWN}/status", status(422, "Invalid", "status.phase: Unsupported value"))
+    with pytest.raises(RefusedError):
+        await world.applier.write_status(BOT, FineTuneJob.model_validate(finetune_job()), JobStatus())
+    assert len(world.server.asked) == 1
 
 
 async def test_single_fields_of_a_status_are_changed_on_the_version_that_was_seen(world: World) -> None:
