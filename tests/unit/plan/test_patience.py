@@ -54,6 +54,18 @@ def test_words_that_change_only_in_their_numbers_are_no_new_event() -> None:
     assert world.events.count("PodProblem") == 1
 
 
+def test_another_reason_why_the_nodes_do_not_do_is_shown_and_is_no_new_event() -> None:
+    world = a_training_with_one_pod_pending()
+    tainted = (
+        "Unschedulable: 0/9 nodes are available: 2 node(s) had untolerated taint(s), 7 Insufficient nvidia.com/gpu."
+    )
+    world.change_pods(Stage.TRAIN, problem=tainted)
+    assert world.reconcile().events == ()
+    assert "untolerated" in world.status.message
+    world.change_pods(Stage.TRAIN, problem='ErrImagePull: pull access denied for "no/such"')
+    assert [event.reason for event in world.reconcile().events] == ["PodProblem"]
+
+
 @pytest.mark.parametrize("code", [ExitCode.PEER_LOST, ExitCode.INTERNAL])
 def test_nothing_is_charged_before_all_pods_ran(code: ExitCode) -> None:
     world = a_training_with_one_pod_pending(maxRestarts=0)

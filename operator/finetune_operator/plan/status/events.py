@@ -38,9 +38,13 @@ def events_between(before: JobStatus, after: JobStatus, spec: ResolvedSpec) -> I
 _WARNED: Final = frozenset({Reason.POD_PROBLEM, Reason.POD_STUCK})
 
 
+_UNSCHEDULABLE: Final = "Unschedulable: "
+
+
 def _words(status: JobStatus) -> str:
-    """The message without its numbers: how many nodes lack what changes all the time."""
-    return "".join(letter for letter in status.message if not letter.isdigit())
+    """The message without what changes all the time: numbers, and for which reasons the nodes there are do not do."""
+    before, unschedulable, _ = status.message.partition(_UNSCHEDULABLE)
+    return "".join(letter for letter in before + unschedulable if not letter.isdigit())
 
 
 def milestones(before: JobStatus, after: JobStatus) -> Iterator[JobEvent]:
