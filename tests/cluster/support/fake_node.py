@@ -39,10 +39,6 @@ class FakeNode:
         self.condition("False")
         self.cluster.kubectl("taint", "node", self.name, OUT_OF_SERVICE)
 
-    def cordon(self) -> None:
-        """Let it take no new pods."""
-        self.cluster.kubectl("cordon", self.name)
-
     def remove(self) -> None:
         self.cluster.kubectl("delete", "node", self.name, "--ignore-not-found")
 
