@@ -131,6 +131,7 @@ def test_a_job_that_somebody_else_suspends_stays_so_until_he_resumes_it(bare_job
     bare_jobs.apply(fake("held", {"train-1": HOLD}))
     status = until_training(bare_jobs, "held", attempt=1)
     with SuspendWatch(bare_jobs.cluster, bare_jobs.namespace, tmp_path / "suspend") as watch:
+        until(lambda: watch.of("held-train"), "the watch has begun", seconds=30)
         suspend(bare_jobs, "held-train", "true")
         status = until(
             lambda: (
