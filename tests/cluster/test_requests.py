@@ -128,7 +128,7 @@ def done_once(jobs: Jobs, name: str) -> None:
 
 
 def test_a_job_that_somebody_else_suspends_stays_so_until_he_resumes_it(bare_jobs: Jobs, tmp_path: Path) -> None:
-    bare_jobs.apply(fake("held", {"train-1": HOLD}))
+    bare_jobs.apply(fake("held", {"train": HOLD}))
     status = until_training(bare_jobs, "held", attempt=1)
     with SuspendWatch(bare_jobs.cluster, bare_jobs.namespace, tmp_path / "suspend") as watch:
         until(lambda: watch.of("held-train"), "the watch has begun", seconds=30)
@@ -152,11 +152,14 @@ def test_a_job_that_somebody_else_suspends_stays_so_until_he_resumes_it(bare_job
             assert of_jobs.writes("held-train") <= 1, "the Job controller's last word"
             assert of_ours.writes("held") <= 1
         suspend(bare_jobs, "held-train", "false")
-        status = bare_jobs.until_phase("held", "Succeeded", seconds=60)
+        status = until_training(bare_jobs, "held", attempt=2)
         held, *later = watch.of("held-train")
         assert held == [False, True, False], "what the other did, and nothing else"
         assert later in ([], [[False]]), "it goes on in that Job, or the next attempt in one of its own"
     assert status.get("restarts", 0) == 0
+    (pod,) = running(bare_jobs, "held", "train")
+    end(bare_jobs, pod)
+    bare_jobs.until_phase("held", "Succeeded", seconds=60)
 
 
 def suspend(jobs: Jobs, name: str, value: str) -> None:
