@@ -257,7 +257,13 @@ def test_the_peers_of_a_pod_on_a_dead_node_are_not_charged() -> None:
 
 def test_a_pod_that_another_container_keeps_running_is_named_with_what_to_do() -> None:
     world = World(a_job(gpus=1)).reach(Stage.TRAIN)
-    world.cluster.change_pods(lambda pod: pod.alive, exit_code=0, result=a_result(Stage.TRAIN))
+    ended = {"exit_code": 0, "finished": world.now, "result": a_result(Stage.TRAIN)}
+    world.cluster.change_pods(lambda pod: pod.alive, **ended)
+    recheck = world.reconcile().requeue_after
+    assert world.status.reason == "Training", "the kubelet tells of the container before it tells of the pod"
+    assert recheck is not None
+    assert recheck <= 10
+    world.pass_time(recheck)
     world.reconcile()
     assert world.status.reason == "PodProblem"
     assert "another one still runs" in world.status.message

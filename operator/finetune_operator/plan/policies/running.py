@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from typing import Final
+
 from finetune_operator.api.status import Attempt, Phase, Reason
 from finetune_operator.plan.model.context import Decision, PolicyContext
 from finetune_operator.plan.model.names import CONTAINER
-from finetune_operator.plan.model.observed import PodPhase, StageJob
+from finetune_operator.plan.model.observed import PodPhase, PodState, StageJob
 from finetune_operator.plan.model.text import layout
 from finetune_operator.plan.policies.dead_nodes import draining
 from finetune_operator.plan.policies.failure_cause import last_cause
@@ -18,6 +21,8 @@ _LINGERS = (
     "the container {container} of the pod {pod} has ended well, but another one still runs, and with it the pod. "
     "Make a sidecar an init container with restartPolicy: Always, or leave it out for these pods"
 )
+_LINGERS_AFTER: Final = timedelta(seconds=10)
+"""The kubelet tells that a container has ended a moment before it tells so of its pod."""
 
 
 def running(context: PolicyContext) -> Decision:
@@ -34,7 +39,7 @@ def running(context: PolicyContext) -> Decision:
     problem = _problem(context, job)
     if problem is not None:
         return Decision(phase, Reason.POD_PROBLEM, problem)
-    recheck = _soonest(_silent_after(context, job), drained.recheck_after)
+    recheck = _soonest(_silent_after(context, job), drained.recheck_after, _lingers_soon(context))
     if context.attempt is not None:
         return _training(context, context.attempt, recheck)
     return Decision(phase, reason, message + _retried(job), requeue_after=recheck)
@@ -48,8 +53,22 @@ def _problem(context: PolicyContext, job: StageJob) -> str | None:
         return f"the pod {troubled.name} does not start: {troubled.problem}{started}"
     if job.not_created:
         return f"a pod of the Job {job.name} is not created: {job.not_created}"
-    lingering = next((pod for pod in context.members if pod.phase is PodPhase.RUNNING and pod.exit_code == 0), None)
+    lingering = next((pod for pod in _done(context) if context.now >= _lingers_from(context, pod)), None)
     return None if lingering is None else _LINGERS.format(pod=lingering.name, container=CONTAINER)
+
+
+def _done(context: PolicyContext) -> tuple[PodState, ...]:
+    """Pods that run although their trainer has ended well."""
+    return tuple(pod for pod in context.members if pod.phase is PodPhase.RUNNING and pod.exit_code == 0)
+
+
+def _lingers_from(context: PolicyContext, pod: PodState) -> datetime:
+    return (pod.finished or context.now) + _LINGERS_AFTER
+
+
+def _lingers_soon(context: PolicyContext) -> float | None:
+    """Seconds until a pod that has only just done its part would be one that lingers."""
+    return min(((_lingers_from(context, pod) - context.now).total_seconds() for pod in _done(context)), default=None)
 
 
 def _training(context: PolicyContext, attempt: Attempt, recheck: float | None) -> Decision:
