@@ -129,21 +129,16 @@ def done_once(jobs: Jobs, name: str) -> None:
 
 def test_a_job_that_somebody_else_suspends_stays_so_until_he_resumes_it(bare_jobs: Jobs, tmp_path: Path) -> None:
     bare_jobs.apply(fake("held", {"train": HOLD}))
-    status = until_training(bare_jobs, "held", attempt=1)
+    until_training(bare_jobs, "held", attempt=1)
     with SuspendWatch(bare_jobs.cluster, bare_jobs.namespace, tmp_path / "suspend") as watch:
         until(lambda: watch.of("held-train"), "the watch has begun", seconds=30)
         suspend(bare_jobs, "held-train", "true")
-        status = until(
-            lambda: (
-                s
-                if (s := bare_jobs.status("held")).get("reason") == "Held" and not bare_jobs.pods("held", "train")
-                else None
-            ),
-            "the status says that somebody holds the Job",
+        until(
+            lambda: is_held(bare_jobs.status("held")) and not bare_jobs.pods("held", "train"),
+            "the status says that somebody holds the Job, and its pods are gone",
             seconds=30,
             story=lambda: bare_jobs.story("held"),
         )
-        assert "held-train" in status["message"]
         with (
             versions(bare_jobs.cluster, "jobs", bare_jobs.namespace, tmp_path / "jobs") as of_jobs,
             versions(bare_jobs.cluster, "ftj", bare_jobs.namespace, tmp_path / "ftj") as of_ours,
@@ -160,6 +155,10 @@ def test_a_job_that_somebody_else_suspends_stays_so_until_he_resumes_it(bare_job
     (pod,) = running(bare_jobs, "held", "train")
     end(bare_jobs, pod)
     bare_jobs.until_phase("held", "Succeeded", seconds=60)
+
+
+def is_held(status: Manifest) -> bool:
+    return status["reason"] == "Held" and "held-train" in status["message"]
 
 
 def suspend(jobs: Jobs, name: str, value: str) -> None:
