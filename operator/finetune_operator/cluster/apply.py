@@ -6,6 +6,7 @@ Nothing is taken over: a child is created, and one that is there already must be
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
@@ -49,7 +50,8 @@ _KINDS: Final = {
     ("v1", "PersistentVolumeClaim"): CLAIMS,
     ("batch/v1", "Job"): BATCH_JOBS,
 }
-_UNDECLARED: Final = "field not declared in schema"
+_UNDECLARED: Final = re.compile(r"\.(status\.\S+): field not declared in schema")
+_INDEX: Final = re.compile(r"\[[^\]]*\]")
 _AT_ONCE: Final = 16
 
 
@@ -105,23 +107,28 @@ class Applier:
             "metadata": metadata | {"resourceVersion": job.metadata.resource_version},
             "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
         }
-        await self._written(key, job.metadata.uid, self._apply_status(key, job, body))
+        await self._written(key, job.metadata.uid, self._apply_status(key, body))
 
     async def patch_status(self, key: JobKey, uid: str, version: int, changes: Mapping[str, Any]) -> None:
         """Changes some fields of the status of a job that this operator cannot read as a whole. Raises StaleError."""
         body = {"metadata": {"uid": uid, "resourceVersion": str(version)}, "status": changes}
         await self._written(key, uid, self.client.merge(f"{FINETUNE_JOBS.path(*key)}/status", body))
 
-    async def _apply_status(self, key: JobKey, job: FineTuneJob, body: Json) -> Json:
-        """Where an older CRD lacks a field, server-side apply is refused as a whole; a merge loses that field."""
+    async def _apply_status(self, key: JobKey, body: Json) -> Json:
+        """Where an older CRD lacks a field, server-side apply is refused as a whole; then it goes without that field.
+
+        Not by another kind of write: what that had set, no later apply would ever remove.
+        """
         path = f"{FINETUNE_JOBS.path(*key)}/status"
         try:
             answer: Json = await self.client.apply(path, body)
         except RefusedError as error:
-            if _UNDECLARED not in error.message:
+            undeclared = _UNDECLARED.findall(error.message)
+            if not undeclared:
                 raise
-            before = (job.status or JobStatus()).model_dump(mode="json", by_alias=True, exclude_none=True)
-            answer = await self.client.merge(path, {**body, "status": _replacing(before, body["status"])})
+            for field in undeclared:
+                body = _without(body, _INDEX.sub("", field).split("."))
+            answer = await self.client.apply(path, body)
         return answer
 
     async def _written(self, key: JobKey, uid: str, writing: Any) -> None:
@@ -214,11 +221,16 @@ class Applier:
         self.inbox.seen(record)
 
 
-def _replacing(before: Json, after: Json) -> dict[str, Any]:
-    """The merge patch (RFC 7386) that makes `after` of `before`."""
-    nested = {name for name in before.keys() & after.keys() if isinstance(before[name], dict)}
-    gone = dict.fromkeys(before.keys() - after.keys())
-    return {**gone, **after, **{name: _replacing(before[name], after[name]) for name in nested}}
+def _without(value: Any, path: list[str]) -> Any:
+    """The value without the field at this path, in a list that of each item."""
+    if isinstance(value, list):
+        return [_without(item, path) for item in value]
+    name, *below = path
+    if not isinstance(value, dict) or name not in value:
+        return value
+    if below:
+        return {**value, name: _without(value[name], below)}
+    return {other: kept for other, kept in value.items() if other != name}
 
 
 def _is_going(found: Json) -> bool:
