@@ -7,6 +7,7 @@ import pytest
 from tests.unit.cluster.api_server import status
 from tests.unit.cluster.conftest import World
 from tests.unit.cluster.pod_json import SCHEDULED, condition, container
+from tests.unit.cluster.test_resolved import config_map
 from tests.unit.runtime.objects import child, finetune_job, template
 
 from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob, FineTuneTemplate
@@ -122,6 +123,7 @@ async def test_of_a_started_job_only_one_whose_spec_has_changed_is_compared_with
     asks: bool,  # noqa: FBT001 - drawn
 ) -> None:
     started.knows(CLUSTER_TEMPLATES, template("ClusterFineTuneTemplate"))
+    started.server.answer("GET", RESOLVED, config_map())
     body = finetune_job(**STARTED | {"observedGeneration": 1})
     body["metadata"]["generation"] = generation
     body["spec"]["checkpoints"] = {"resumeFrom": {"job": "other"}}
