@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from structlog.testing import capture_logs
 from tests.unit.cluster.api_server import ApiServer, client_of, status
 
 from finetune_operator.cluster import discovery
@@ -104,6 +105,33 @@ async def test_apply_is_server_side_with_our_name_and_force(server: ApiServer, c
     assert asked.body == {"a": 1}
 
 
+async def test_every_write_says_who_writes_and_what_and_is_counted(server: ApiServer) -> None:
+    counted: list[tuple[str, str]] = []
+    async with client_of(server, counted=counted) as client:
+        for method in ("POST", "PUT", "PATCH"):
+            server.answer(method, "/x", {})
+        for write in (client.create, client.replace, client.merge):
+            await write("/x", {"a": 1})
+    assert [asked.query for asked in server.asked] == [{"fieldManager": "finetune-operator"}] * 3
+    assert [(asked.method, asked.headers["Content-Type"]) for asked in server.asked] == [
+        ("POST", "application/json"),
+        ("PUT", "application/json"),
+        ("PATCH", "application/merge-patch+json"),
+    ]
+    assert {(asked.headers["Accept"], asked.headers["User-Agent"]) for asked in server.asked} == {
+        ("application/json", "finetune-operator")
+    }
+    assert counted == [("200", "POST"), ("200", "PUT"), ("200", "PATCH")]
+
+
+async def test_a_page_of_one_object_that_is_too_large_is_given_up(server: ApiServer, client: Client) -> None:
+    huge = {"items": [{"metadata": {"name": "x" * 9_000_000}}], "metadata": {"resourceVersion": "7"}}
+    server.answer("GET", "/api/v1/pods", huge)
+    with pytest.raises(UnavailableError):
+        _ = [page async for page in client.pages(PODS, None)]
+    assert [asked.query["limit"] for asked in server.asked] == ["100", "12", "1"]
+
+
 async def test_a_delete_is_of_one_uid(server: ApiServer, client: Client) -> None:
     server.answer("DELETE", "/x", {"kind": "Job"})
     await client.delete("/x", "uid-1", "Foreground")
@@ -203,6 +231,8 @@ async def test_discovery_waits_whatever_the_api_server_answers(
 ) -> None:
     monkeypatch.setattr(discovery, "_PAUSE_SECONDS", 0.001)
     kinds = [{"name": name} for name in ("finetunejobs", "finetunetemplates", "clusterfinetunetemplates")]
-    server.answer("GET", FINETUNE_JOBS.root, answer, {"resources": kinds})
-    await discovery.wait_for_kinds(client)
-    assert len(server.asked) == 2
+    server.answer("GET", FINETUNE_JOBS.root, answer, answer, {"resources": kinds})
+    with capture_logs() as logs:
+        await discovery.wait_for_kinds(client)
+    assert len(server.asked) == 3
+    assert [line["event"] for line in logs] == ["waiting"], "told once"

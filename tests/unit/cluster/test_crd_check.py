@@ -49,6 +49,15 @@ async def test_an_older_crd_is_named_with_the_fields_that_it_lacks(server: ApiSe
     )
 
 
+async def test_a_field_that_has_lost_its_own_fields_is_named_by_them(server: ApiServer, client: Client) -> None:
+    older = document()
+    fields(older, "spec")["checkpoints"] = {"type": "object"}
+    server.answer("GET", OPENAPI, older)
+    told = await missing_fields(client)
+    assert told is not None
+    assert "spec.checkpoints.every" in told
+
+
 async def test_of_many_fields_the_first_are_named(server: ApiServer, client: Client) -> None:
     older = document()
     fields(older, "status").clear()

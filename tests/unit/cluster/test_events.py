@@ -57,14 +57,29 @@ async def test_an_event_tells_whom_it_is_about_and_when(server: ApiServer, clien
     server.answer("POST", ROOT, {})
     await events.send(client, job(), RESTARTED, NOW)
     (body,) = (asked.body for asked in server.asked)
-    assert (body["type"], body["reason"], body["message"], body["count"]) == (
-        "Warning",
-        "Restarting",
-        "rank 1 was lost",
-        1,
-    )
-    assert body["involvedObject"]["uid"] == "uid-bot"
-    assert body["firstTimestamp"] == body["lastTimestamp"] == "2026-01-01T00:00:00Z"
+    assert body["metadata"].pop("name").startswith("bot.")
+    assert body["metadata"].pop("annotations")["finetune-operator.io/occasion"].startswith("1 ")
+    assert body == {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"namespace": "team"},
+        "involvedObject": {
+            "apiVersion": "finetune-operator.io/v1alpha1",
+            "kind": "FineTuneJob",
+            "name": "bot",
+            "namespace": "team",
+            "uid": "uid-bot",
+        },
+        "type": "Warning",
+        "reason": "Restarting",
+        "message": "rank 1 was lost",
+        "firstTimestamp": "2026-01-01T00:00:00Z",
+        "lastTimestamp": "2026-01-01T00:00:00Z",
+        "count": 1,
+        "source": {"component": "finetune-operator"},
+        "reportingComponent": "finetune-operator",
+        "reportingInstance": "finetune-operator",
+    }
 
 
 async def test_what_happens_again_is_counted_on_the_first_event(told: Told) -> None:

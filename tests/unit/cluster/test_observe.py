@@ -7,6 +7,7 @@ import pytest
 from tests.unit.cluster.api_server import status
 from tests.unit.cluster.conftest import World
 from tests.unit.cluster.pod_json import SCHEDULED, condition, container
+from tests.unit.cluster.test_resolved import config_map
 from tests.unit.runtime.objects import child, finetune_job, template
 
 from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob, FineTuneTemplate
@@ -113,6 +114,21 @@ async def test_a_job_to_resume_from_that_cannot_be_read_is_as_good_as_none(world
     world.knows(CLUSTER_TEMPLATES, template("ClusterFineTuneTemplate"))
     world.server.answer("GET", OTHER, {"spec": {"fromTheFuture": True}})
     assert (await world.observer.observe(BOT, resuming(), LATER)).observed.resume_from is None
+
+
+@pytest.mark.parametrize(("generation", "asks"), [(1, False), (2, True)])
+async def test_of_a_started_job_only_one_whose_spec_has_changed_is_compared_with_what_it_would_resume_from(
+    started: World,
+    generation: int,
+    asks: bool,  # noqa: FBT001 - drawn
+) -> None:
+    started.knows(CLUSTER_TEMPLATES, template("ClusterFineTuneTemplate"))
+    started.server.answer("GET", RESOLVED, config_map())
+    body = finetune_job(**STARTED | {"observedGeneration": 1})
+    body["metadata"]["generation"] = generation
+    body["spec"]["checkpoints"] = {"resumeFrom": {"job": "other"}}
+    await started.observer.observe(BOT, FineTuneJob.model_validate(body), LATER)
+    assert (OTHER in asked(started)) == asks
 
 
 # Children by name and owner
@@ -310,6 +326,31 @@ async def test_a_pod_that_waits_for_a_volume_says_so_from_its_events(started: Wo
     started.server.answer("GET", EVENTS, {"items": [{"reason": "FailedMount", "message": "no such volume"}]})
     seen = await started.observer.observe(BOT, job(**STARTED), LATER)
     assert seen.observed.stages[Stage.TRAIN].pods[0].problem == "FailedMount: no such volume"
+
+
+async def test_the_newest_warning_is_told_by_whichever_time_its_event_has(started: World) -> None:
+    """An event of a series has one time, one of an older client another, one that came once a third."""
+
+    def event(message: str, **times: Any) -> dict[str, Any]:
+        return {"reason": "FailedMount", "message": message, **times}
+
+    started.knows(BATCH_JOBS, child("Job", "bot-train", status={"active": 1}))
+    started.knows(PODS, child("Pod", "p", status=CREATING))
+    series = event(
+        "of a series",
+        series={"lastObservedTime": "2026-01-01T00:00:03Z"},
+        lastTimestamp="2026-01-01T00:00:00Z",
+        eventTime="2026-01-01T00:00:00Z",
+    )
+    counted = event("counted", lastTimestamp="2026-01-01T00:00:02Z", eventTime="2026-01-01T00:00:00Z", series=None)
+    once = event("once", eventTime="2026-01-01T00:00:01Z", lastTimestamp=None)
+    told = []
+    for items in ([series, counted, once], [once, counted], [event("never"), once]):
+        started.server.answer("GET", EVENTS, {"items": items})
+        seen = await started.observer.observe(BOT, job(**STARTED), LATER)
+        told.append(seen.observed.stages[Stage.TRAIN].pods[0].problem)
+        started.time.advance(15)
+    assert told == ["FailedMount: of a series", "FailedMount: counted", "FailedMount: once"]
 
 
 @pytest.fixture

@@ -292,6 +292,29 @@ async def test_a_running_job_is_queued_when_its_progress_has_moved(
     assert world.queue.take() == BOT
 
 
+async def test_each_asking_is_counted_and_what_goes_wrong_is_told_once_but_for_a_pod_that_only_just_starts(
+    loop: ScrapeLoop, scraper: Scraper, server: ApiServer, world: World, counted: list[str]
+) -> None:
+    world.knows(FINETUNE_JOBS, finetune_job())
+    world.knows(BATCH_JOBS, child("Job", "bot-train"))
+    world.knows(PODS, running("p"))
+    server.answer("GET", proxy(scraper), SAID, status(503, "ServiceUnavailable"), status(404, "NotFound"))
+    with capture_logs() as logs:
+        for _ in range(4):
+            await loop.ask(BOT)
+    assert counted == ["ok", "unreachable", "refused", "refused"]
+    (told,) = logs
+    assert told == {
+        "event": "no_progress",
+        "log_level": "warning",
+        "job": "bot",
+        "namespace": "team",
+        "pod": "p",
+        "outcome": "refused",
+        "error": "it answers 404 through the API server",
+    }
+
+
 async def test_a_report_says_when_it_arrived_here(
     loop: ScrapeLoop, scraper: Scraper, server: ApiServer, world: World
 ) -> None:
