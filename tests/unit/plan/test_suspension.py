@@ -136,3 +136,20 @@ def test_a_pod_that_does_not_go_at_a_suspension_is_named() -> None:
     world.reconcile()
     assert world.status.reason == "PodStuckTerminating"
     assert "node-0-0" in world.status.message
+
+
+def test_a_job_that_somebody_suspended_and_resumed_goes_on_in_the_same_job_even_before_its_pods_are_seen() -> None:
+    world = World().reach(Stage.TRAIN)
+    uid = world.jobs[Stage.TRAIN].uid
+    world.jobs[Stage.TRAIN].suspended = True
+    world.settle()
+    assert world.status.attempts[-1].reason == "preempted"
+    world.jobs[Stage.TRAIN].suspended = False
+    decided = world.reconcile()
+    assert decided.after_status == ()
+    world.settle()
+    world.run_pods()
+    world.reconcile()
+    assert world.jobs[Stage.TRAIN].uid == uid
+    assert [attempt.number for attempt in world.status.attempts] == [1, 2]
+    assert world.status.restarts == 0

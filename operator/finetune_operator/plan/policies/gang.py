@@ -25,9 +25,9 @@ from typing import Final, Protocol
 from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.status import Attempt
 from finetune_operator.plan.model import names
-from finetune_operator.plan.model.attempts import is_newer
+from finetune_operator.plan.model.attempts import PREEMPTED, is_newer
 from finetune_operator.plan.model.context import PolicyContext
-from finetune_operator.plan.model.observed import PodPhase, StageJob
+from finetune_operator.plan.model.observed import PodPhase, PodState, StageJob
 from finetune_operator.plan.model.plan import DeleteJob, DeletePods, EndJob, Removal
 from finetune_operator.plan.policies.backoff import delay_seconds
 
@@ -69,7 +69,7 @@ class KueueGang:
             return _deleted(job)  # it would come back without the rank that has ended well, or not at all
         if delay_seconds(ended.tries) >= _LONG_SECONDS:
             return _deleted(job)  # its pods would be there again at once, and fail again
-        left = tuple(pod.name for pod in job.pods if not pod.deleting and not is_newer(pod, ended))
+        left = tuple(pod.name for pod in job.pods if _is_left(pod, ended))
         return (DeletePods(job.name, left),) if left else ()
 
     def suspend(self, job: StageJob) -> tuple[Removal, ...]:
@@ -89,6 +89,13 @@ def gang_of(context: PolicyContext) -> Gang:
     return driver_of(job) if job is not None else _PLAIN
 
 
+def driver_after(job: StageJob, ended: Attempt) -> Gang:
+    """The driver by which the Job of an attempt that has ended is cleared: one that somebody else had suspended comes
+    back by itself, before its pods do.
+    """
+    return _KUEUE if ended.reason == PREEMPTED else driver_of(job)
+
+
 def driver_of(job: StageJob) -> Gang:
     """The driver for a Job: Kueue's for what Kueue, or somebody else, holds or queues."""
     return _KUEUE if job.queued or job.suspended else _PLAIN
@@ -97,6 +104,12 @@ def driver_of(job: StageJob) -> Gang:
 def queue_of(job: FineTuneJob) -> str | None:
     """The Kueue queue that the job is to wait in."""
     return job.metadata.labels.get(names.LABEL_QUEUE)
+
+
+def _is_left(pod: PodState, ended: Attempt) -> bool:
+    """Whether a pod of the attempt has to be deleted. Those of a Job that was suspended go by themselves."""
+    goes = pod.deleting or (pod.ended and ended.reason == PREEMPTED)
+    return not goes and not is_newer(pod, ended)
 
 
 def _deleted(job: StageJob) -> tuple[Removal, ...]:

@@ -16,7 +16,7 @@ from finetune_operator.plan.policies.accounting import Ended, close_attempt, end
 from finetune_operator.plan.policies.backoff import delay_seconds, newest_checkpoint
 from finetune_operator.plan.policies.dead_nodes import draining
 from finetune_operator.plan.policies.failure_cause import Cause, cause_of, cause_of_job, vanished
-from finetune_operator.plan.policies.gang import gang_of
+from finetune_operator.plan.policies.gang import driver_after, gang_of
 from finetune_operator.plan.policies.held import held, is_held
 from finetune_operator.plan.policies.uncounted import awaiting_count
 
@@ -133,7 +133,7 @@ def _clear_away(context: PolicyContext, job: StageJob, ended: Attempt) -> Decisi
         drained.message
         or f"attempt {ended.number} ended ({ended.reason}), attempt {ended.number + 1} starts from "
         f"{beginning(context)} once its pods are gone",
-        after_status=gang_of(context).restart(job, ended),
+        after_status=driver_after(job, ended).restart(job, ended),
         requeue_after=drained.recheck_after or _RECHECK_SECONDS,
         health=Health.CHANGING,
     )
