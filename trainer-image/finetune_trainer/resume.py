@@ -7,6 +7,7 @@ order, model, adaptation. What decides the steps to come (how many, learning rat
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ _ONE_OF_SEVERAL: Final = re.compile(rf"(checkpoint-(\d+)/){re.escape(MANIFEST)}"
 _DECIDE_THE_ORDER: Final = ("seed", "data_seed", "train_sampling_strategy", "dataloader_drop_last", "packing_strategy")
 """Arguments of the trainer. Those that decide the optimizer's state are told apart by `_DECIDE_THE_STATE`."""
 _DECIDE_THE_STATE: Final = ("optim", "optim_args")
+_BATCH: Final = ("per_device_train_batch_size", "gradient_accumulation_steps")
 
 Notify = Callable[[str], None]
 
@@ -53,6 +55,16 @@ def agrees_on(config: RunConfig, prepared: PreparedData) -> dict[str, JsonValue]
     return compared
 
 
+def planned_batch(config: RunConfig) -> int:
+    """Rows that one step will consume over all ranks."""
+    from trl import SFTConfig  # noqa: PLC0415 - heavy, and only needed where a job goes on from another
+
+    fields = SFTConfig.__dataclass_fields__
+    given = config.training.trainer_config
+    sizes = (given.get(name, fields[name].default) for name in _BATCH)
+    return math.prod(int(str(size)) for size in sizes) * config.topology.world_size
+
+
 @dataclass(frozen=True)
 class Found:
     """A checkpoint of another job that looks whole."""
@@ -65,6 +77,15 @@ class Found:
     def check(self, config: RunConfig, prepared: PreparedData) -> None:
         """Raises InvalidConfig that says what differs from this job."""
         facts = self.manifest.facts
+        batch = planned_batch(config)
+        if facts.global_batch != batch:
+            raise InvalidConfig(
+                f"cannot go on from checkpoint {self.uri}: it was made with {facts.global_batch} rows a step, this job "
+                f"has {batch}, so that a step would be another place in the data",
+                field=FIELD,
+                advice="keep per_device_train_batch_size x gradient_accumulation_steps x gpus as it was, or "
+                "remove resumeFrom",
+            )
         if facts.run == run_digest(config.model_copy(update={"prepared": prepared})):
             return
         differences = _differences(facts.agrees_on, agrees_on(config, prepared))

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
+import structlog
+
 from finetune_operator.api.base import API_VERSION
 from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.status import JobStatus
@@ -44,6 +46,7 @@ from finetune_operator.runtime.kinds import (
 from finetune_operator.runtime.store import Record, Ref, Store, record_of
 from finetune_operator.runtime.workers import TransientError
 
+_log = structlog.get_logger(__name__)
 _KINDS: Final = {
     ("v1", "ConfigMap"): CONFIG_MAPS,
     ("v1", "Service"): SERVICES,
@@ -90,7 +93,7 @@ class Applier:
             case DeleteJob():
                 await self._delete(BATCH_JOBS, Ref(key.namespace, action.job), action.uid, "Foreground")
             case DeletePods():
-                await self._delete_pods(key, action.pods)
+                await self._restart_pods(key, action)
             case _:
                 assert_never(action)
 
@@ -144,7 +147,7 @@ class Applier:
     async def _create(self, key: JobKey, uid: str, manifest: Manifest) -> None:
         kind = _KINDS[manifest["apiVersion"], manifest["kind"]]
         try:
-            answer = await self.client.create(kind.path(key.namespace), manifest)
+            answer = await self.client.create(kind.path(key.namespace), manifest, strict=True)
         except ConflictError as error:
             answer = await self._existing(kind, key, manifest, error)
             if _is_going(answer) or not _is_ours(answer, uid, manifest):
@@ -186,6 +189,18 @@ class Applier:
             await self._look_again(BATCH_JOBS, Ref(key.namespace, name), uid)
             raise StaleError(f"the Job {name} is gone or is another: {error.message}") from error
         self.inbox.seen(record_of(BATCH_JOBS, answer))
+
+    async def _restart_pods(self, key: JobKey, action: DeletePods) -> None:
+        """Without the right to delete pods the whole Job is deleted: it queues again, but the gang restarts."""
+        try:
+            await self._delete_pods(key, action.pods)
+        except RefusedError as error:
+            job = self.store.get(BATCH_JOBS, key.namespace, action.job)
+            if job is None:
+                raise
+            advice = "grant `delete` on pods to keep a gang's quota over restarts (chart: kueue.enabled=true)"
+            _log.warning("quota_not_kept", job=action.job, namespace=key.namespace, error=str(error), advice=advice)
+            await self._delete(BATCH_JOBS, job.ref, job.uid, "Foreground")
 
     async def _delete_pods(self, key: JobKey, names: tuple[str, ...]) -> None:
         known = [self.store.get(PODS, key.namespace, name) for name in names]

@@ -101,8 +101,10 @@ class Client:
     async def get(self, path: str, query: Query = (), accept: str = JSON) -> Any:
         return await self._json("GET", path, query, timeout=READ_SECONDS, accept=accept)
 
-    async def create(self, path: str, body: Mapping[str, Any]) -> Any:
-        return await self._write("POST", path, [("fieldManager", FIELD_MANAGER)], body, JSON)
+    async def create(self, path: str, body: Mapping[str, Any], *, strict: bool = False) -> Any:
+        """Makes an object. `strict` refuses fields that its kind does not have, which else are dropped in silence."""
+        validation = [("fieldValidation", "Strict")] if strict else []
+        return await self._write("POST", path, [("fieldManager", FIELD_MANAGER), *validation], body, JSON)
 
     async def replace(self, path: str, body: Mapping[str, Any]) -> Any:
         """Writes an object as a whole, if its resourceVersion is the newest."""

@@ -40,7 +40,8 @@ POLICIES: Final[tuple[Policy, ...]] = (
 )
 """In the order in which they are asked. Each says itself when it wants to be asked again (`requeue_after`)."""
 
-_UNPROCESSABLE: Final = 422
+_INVALID: Final = frozenset({400, 422})
+"""Unknown fields, and values that are not allowed."""
 _OF_THE_PODS: Final = ("spec.template", "Kind=Job")
 """How a refusal names the part of a Job that podTemplate shapes: by field, or by the kind as a whole."""
 _GOING_SECONDS: Final = 2.0
@@ -105,7 +106,7 @@ def stalled(observed: Observed, obstacle: Obstacle, now: datetime) -> Plan:
 
 
 def _refused(observed: Observed, refusal: Refusal) -> tuple[Reason, str]:
-    invalid = refusal.status == _UNPROCESSABLE
+    invalid = refusal.status in _INVALID
     from_pods = invalid and any(sign in refusal.message for sign in _OF_THE_PODS)
     advice = (
         "Correct podTemplate, in the job or in its template"

@@ -255,11 +255,19 @@ async def test_pods_are_deleted_by_name_and_uid(running: World) -> None:
     assert left["metadata"]["deletionTimestamp"] == "2026-01-01T00:02:00Z"
 
 
-async def test_a_pod_that_may_not_be_deleted_is_a_refusal(running: World) -> None:
+async def test_without_the_right_to_delete_pods_their_job_is_deleted_so_that_the_gang_restarts(running: World) -> None:
     running.knows(PODS, child("Pod", "p0"))
     running.server.answer("DELETE", f"{PODS_PATH}/p0", status(403, "Forbidden"))
-    with pytest.raises(RefusedError):
-        await running.applier.carry_out(BOT, UID, DeletePods("bot-train", ("p0",)))
+    running.server.answer("DELETE", TRAIN, child("Job", "bot-train", version=9))
+    await running.applier.carry_out(BOT, UID, DeletePods("bot-train", ("p0",)))
+    deleted = next(one for one in running.server.asked if (one.method, one.path) == ("DELETE", TRAIN))
+    assert deleted.body == {"propagationPolicy": "Foreground", "preconditions": {"uid": "uid-bot-train"}}
+
+
+async def test_a_field_that_a_child_does_not_have_is_refused_and_not_dropped(world: World) -> None:
+    world.server.answer("POST", JOBS, child("Job", "bot-train"))
+    await world.applier.carry_out(BOT, UID, Create(child("Job", "bot-train") | {"apiVersion": "batch/v1"}))
+    assert world.server.asked[0].query["fieldValidation"] == "Strict"
 
 
 # The status

@@ -20,9 +20,14 @@ def held(context: PolicyContext) -> Decision:
     job = context.stage_job
     assert job is not None  # noqa: S101 - asked only where `is_held`
     phase, _, _ = PHASES[context.stage]
-    if job.queued:
-        return Decision(phase, Reason.HELD, f"the Job {job.name} waits in its Kueue queue")
     queue = queue_of(context.job)
+    if job.queued:
+        which = f" {queue}" if queue else ""
+        message = (
+            f"the Job {job.name} waits in its Kueue queue{which}; `kubectl get workloads,localqueues -n "
+            f"{context.job.metadata.namespace}` says for what. Without Kueue nobody starts it"
+        )
+        return Decision(phase, Reason.HELD, message)
     if queue is not None:
         message = f"the Job {job.name} was suspended, not by the operator: it is put into the Kueue queue {queue}"
         return Decision(phase, Reason.HELD, message, (QueueJob(job.name, job.uid, queue),))

@@ -29,7 +29,17 @@ def follow_up(observed: Observed, before: JobStatus, now: datetime) -> Plan:
         after = before.model_copy(
             update={"observed_generation": generation, "conditions": _seen(before.conditions, generation)}
         )
-    return Plan(after, after_status=_end_pods(observed, before))
+    return Plan(after, after_status=_end_pods(observed, before), events=_raised_too_little(observed, before, now))
+
+
+def _raised_too_little(observed: Observed, before: JobStatus, now: datetime) -> tuple[JobEvent, ...]:
+    """Told once for each edit after which the deadline is over still."""
+    edited = before.observed_generation != observed.job.metadata.generation
+    if not edited or before.reason != Reason.DEADLINE_EXCEEDED or before.start_time is None:
+        return ()
+    passed = int((now - before.start_time).total_seconds())
+    message = f"spec.runPolicy.activeDeadlineSeconds is over still: it has to be more than {passed} to go on"
+    return (JobEvent(EventType.WARNING, Reason.DEADLINE_EXCEEDED, message),)
 
 
 def _goes_on(observed: Observed, before: JobStatus, now: datetime) -> str | None:

@@ -35,7 +35,8 @@ def deadline(context: PolicyContext) -> Decision | None:
     job, limit = context.stage_job, context.job.spec.run_policy.active_deadline_seconds or 0
     message = (
         f"not finished {duration(limit)} after the start (spec.runPolicy.activeDeadlineSeconds); stopped in the stage "
-        f"{context.stage}. Checkpoints are kept; raise the limit to go on"
+        f"{context.stage}. Checkpoints are kept; to go on, raise the limit beyond the time that has passed since the "
+        f"start at {context.status.start_time:%Y-%m-%d %H:%M:%S} UTC"
     )
     closed = close_attempt(context, "deadline-exceeded", message=message)
     return Decision(
