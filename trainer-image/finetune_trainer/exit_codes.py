@@ -94,7 +94,10 @@ _OUTCOMES: Final[Mapping[ExitCode, Outcome]] = {
         consequence="Failed at once; the message names the URI that is missing or denied",
         advice="Check the URI and the credentials in its secretRef",
     ),
-    ExitCode.INTERNAL: Outcome(resumable=True, consequence="restarts within `runPolicy.maxRestarts`"),
+    ExitCode.INTERNAL: Outcome(
+        resumable=True,
+        consequence="train restarts within `runPolicy.maxRestarts`; prepare and publish are tried four times",
+    ),
     ExitCode.OUT_OF_MEMORY: Outcome(
         final=True,
         resumable=True,
@@ -108,7 +111,7 @@ _OUTCOMES: Final[Mapping[ExitCode, Outcome]] = {
     ),
     ExitCode.CANNOT_WRITE: Outcome(
         resumable=True,
-        consequence="restarts within `runPolicy.maxRestarts`",
+        consequence="train restarts within `runPolicy.maxRestarts`; prepare and publish are tried four times",
         advice="Check the space and the permissions of the workspace and of spec.output.uri",
     ),
     ExitCode.INTERRUPTED: Outcome(

@@ -28,7 +28,7 @@ def _examples(*lines: str) -> str:
 app = typer.Typer(
     name="finetune",
     help=_HELP,
-    epilog=_examples("finetune run examples/01-pig-latin/job.yaml", "finetune plan job.yaml | kubectl diff -f -"),
+    epilog=_examples("finetune run examples/01-pig-latin/job.yaml", "finetune plan job.yaml | less"),
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
@@ -95,7 +95,7 @@ def run(  # noqa: PLR0913 - a command takes its options
     raise typer.Exit(command.run(command.Options(file, state_dir, fresh, status_file, secrets, templates, plain)))
 
 
-@app.command(epilog=_examples("finetune plan job.yaml", "finetune plan job.yaml | kubectl diff -f -"))
+@app.command(epilog=_examples("finetune plan job.yaml"))
 def plan(
     file: JobFile,
     *,

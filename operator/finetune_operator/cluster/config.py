@@ -47,7 +47,7 @@ async def load(kubeconfig: Path | None, context: str | None) -> Any:
     except (ConfigException, OSError) as error:
         where = kubeconfig or "the default kubeconfig"
         raise NoClusterError(
-            f"cannot reach a cluster by {where}: {error}; name a kubeconfig with --kubeconfig or KUBECONFIG, "
+            f"cannot reach a cluster by {where}: {error}; name a kubeconfig in KUBECONFIG, "
             "or run in a pod with a service account"
         ) from error
     # Reading proxy settings and .netrc costs as much as the request itself.
