@@ -78,7 +78,7 @@ async def test_without_a_cluster_every_way_to_name_one_is_told(tmp_path: Path) -
         await load(missing, None)
     assert str(raised.value).startswith(f"cannot reach a cluster by {missing}: ")
     assert str(raised.value).endswith(
-        "; name a kubeconfig with --kubeconfig or KUBECONFIG, or run in a pod with a service account"
+        "; name a kubeconfig in KUBECONFIG, or run in a pod with a service account"
     )
 
 
