@@ -8,16 +8,20 @@ event posting and peering are off.
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+import aiohttp
 import kopf
 import structlog
+from kopf._cogs.clients import api
 
 from finetune_operator.cluster.config import Credentials
 from finetune_operator.plan.model.names import MANAGED_BY
+from finetune_operator.runtime.deep_json import from_json
 from finetune_operator.runtime.inbox import Inbox
 from finetune_operator.runtime.kinds import WATCHED, Body, Kind
 from finetune_operator.runtime.recent import Recent
@@ -109,6 +113,7 @@ class Watcher:
 
     async def _watch(self) -> None:
         self._own_loop = asyncio.get_running_loop()
+        read_deep_json()
         await kopf.operator(
             registry=self.registry(),
             settings=kopf_settings(),
@@ -206,6 +211,24 @@ class Watcher:
             self._named[what] = None
             _log.error("watch_event_lost", kind=kind.plural, error=repr(error)[:256], exc_info=error)
         self.loop.call_soon_threadsafe(self.lost, kind.plural)
+
+
+def read_deep_json() -> None:
+    """Has Kopf read objects that were nested to break it: it parses watches by its `json`, lists by aiohttp's default.
+
+    Neither can be given a parser, so that both are replaced; Kopf's version is pinned, and a test watches over it.
+    """
+    vars(api)["json"] = _Json
+    defaults = aiohttp.ClientResponse.json.__kwdefaults__ or {}
+    defaults["loads"] = from_json
+
+
+class _Json:
+    """What Kopf uses of the module `json`."""
+
+    loads = staticmethod(from_json)
+    dumps = staticmethod(json.dumps)
+    JSONDecodeError = json.JSONDecodeError
 
 
 def kopf_settings() -> kopf.OperatorSettings:

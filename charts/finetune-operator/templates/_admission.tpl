@@ -70,9 +70,11 @@ validations:
   message: "a container must not be privileged, become so, or be the host's process: remove privileged, allowPrivilegeEscalation and hostProcess from podTemplate (the administrator can allow it: admissionPolicy.allow.privileged)"
 - expression: >-
     variables.contexts.all(s, s.?procMount.orValue("Default") == "Default"
-    && s.?seccompProfile.?type.orValue("") != "Unconfined" && s.?appArmorProfile.?type.orValue("") != "Unconfined")
+    && s.?seccompProfile.?type.orValue("") != "Unconfined" && s.?appArmorProfile.?type.orValue("") != "Unconfined"
+    && s.?seLinuxOptions.?type.orValue("") in ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"]
+    && s.?seLinuxOptions.?user.orValue("") == "" && s.?seLinuxOptions.?role.orValue("") == "")
   reason: Forbidden
-  message: "a container must keep the runtime's confinement: remove procMount, seccompProfile and appArmorProfile from podTemplate (the administrator can allow it: admissionPolicy.allow.privileged)"
+  message: "a container must keep the runtime's confinement: remove procMount, seccompProfile, appArmorProfile and seLinuxOptions from podTemplate (the administrator can allow it: admissionPolicy.allow.privileged)"
 {{- end }}
 - expression: >-
     variables.contexts.all(s, s.?capabilities.?add.orValue(null) == null

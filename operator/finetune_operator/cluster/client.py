@@ -11,6 +11,7 @@ import pydantic_core
 from kubernetes.aio.client import ApiClient
 
 from finetune_operator.plan.model.names import FIELD_MANAGER
+from finetune_operator.runtime.deep_json import from_json
 from finetune_operator.runtime.kinds import Kind
 from finetune_operator.runtime.resync import Page
 from finetune_operator.runtime.workers import TransientError
@@ -137,6 +138,7 @@ class Client:
                 size = max(1, size // 8)
                 continue
             yield Page(tuple(found["items"]), int(found["metadata"]["resourceVersion"]))
+            size = min(_PAGE, size * 2)
             follow = found["metadata"].get("continue", "")
             if not follow:
                 return
@@ -234,7 +236,7 @@ def connect(
 
 def _parsed(data: bytes) -> Any:
     try:
-        return pydantic_core.from_json(data)
+        return from_json(data)
     except ValueError as error:
         raise UnavailableError(0, "Unreadable", f"an answer that is no JSON: {error}") from error
 

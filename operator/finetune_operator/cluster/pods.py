@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,8 @@ from finetune_operator.runtime.kinds import INDEX_LABEL
 from finetune_trainer.contract import Result
 
 Json = Mapping[str, Any]
+_LARGEST_COUNT: Final = 2**53
+_LARGEST_FIGURE: Final = 1e30
 
 _PHASES: Final = {phase.value: phase for phase in PodPhase}
 _UNTOLD: Final = frozenset({"Error", "Completed"})
@@ -113,9 +116,21 @@ def _result(words: str) -> Result | None:
     if not words.lstrip().startswith("{"):
         return None
     try:
-        return Result.model_validate_json(words)
-    except ValidationError:
+        result = Result.model_validate_json(words)
+    except (ValidationError, RecursionError):
         return None
+    return result if _is_bounded(result.model_dump(mode="json")) else None
+
+
+def _is_bounded(value: object) -> bool:
+    """Whether a status can hold all that a pod says: whole numbers of 53 bits, figures that are finite."""
+    if isinstance(value, dict):
+        return all(_is_bounded(part) for part in value.values())
+    if isinstance(value, list):
+        return all(_is_bounded(part) for part in value)
+    if isinstance(value, float):
+        return math.isfinite(value) and abs(value) <= _LARGEST_FIGURE
+    return not isinstance(value, int) or 0 <= value <= _LARGEST_COUNT
 
 
 def _reason(status: Json, ended: Json, disruption: Json | None) -> str | None:

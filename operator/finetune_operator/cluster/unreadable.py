@@ -13,6 +13,8 @@ from finetune_operator.api.resources import ObjectMeta, Resource
 from finetune_operator.api.status import MAX_MESSAGE, Condition, ConditionStatus, ConditionType, Phase, Reason
 from finetune_operator.plan.model.plan import EventType, JobEvent
 from finetune_operator.plan.model.text import cut
+from finetune_operator.runtime.kinds import TOO_LARGE
+from finetune_operator.runtime.store import LARGEST_JOB
 
 _SUMMARY: Final = {
     ConditionType.READY: ConditionStatus.FALSE,
@@ -36,9 +38,12 @@ def unreadable(raw: bytes, error: ValidationError, now: datetime) -> Unreadable:
     """What the status and an event say of a job (JSON) that could not be read."""
     body = pydantic_core.from_json(raw)
     metadata, status = Resource.model_validate(body).metadata, body.get("status") or {}
+    size = (body.get("spec") or {}).get(TOO_LARGE)
     problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
     message = cut(f"this version of the operator cannot read the job: {problems}", MAX_MESSAGE - 64)
     message = f"{message}. Install the operator's own CRDs"
+    if size is not None:
+        message = f"the job takes {size // 1024} KiB, and no more than {LARGEST_JOB // 1024} are read: shorten its spec"
     event = JobEvent(EventType.WARNING, Reason.INVALID_SPEC, message)
     changes = {
         "phase": status.get("phase") or Phase.PENDING.value,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-from finetune_operator.api.status import MAX_MESSAGE, Attempt, JobStatus, Phase, Reason
+from finetune_operator.api.status import MAX_MESSAGE, Attempt, ConditionStatus, ConditionType, JobStatus, Phase, Reason
 from finetune_operator.plan.manifests.stages import resolved_config_map
 from finetune_operator.plan.model import attempts
 from finetune_operator.plan.model.context import Decision, Health, Policy, PolicyContext
@@ -45,6 +45,7 @@ _INVALID: Final = frozenset({400, 422})
 _OF_THE_PODS: Final = ("spec.template", "Kind=Job")
 """How a refusal names the part of a Job that podTemplate shapes: by field, or by the kind as a whole."""
 _GOING_SECONDS: Final = 2.0
+_LONGEST_RECHECK: Final = 300.0
 
 
 def plan(observed: Observed, now: datetime, settings: PlanSettings) -> Plan:
@@ -146,8 +147,8 @@ def _attempt(context: PolicyContext) -> Attempt | None:
 def _stalled(observed: Observed, reason: Reason, message: str, now: datetime) -> Plan:
     """Nothing is done until somebody acts (or, for a predecessor, until it is gone); looked at again after a while."""
     going = reason is Reason.PREDECESSOR
-    health, recheck = (Health.CHANGING, _GOING_SECONDS) if going else (Health.STUCK, RECHECK_SECONDS)
     before = observed.job.status or JobStatus()
+    health, recheck = (Health.CHANGING, _GOING_SECONDS) if going else (Health.STUCK, _recheck(before, now))
     changes: dict[str, Any] = {
         "phase": Phase.PENDING if before.start_time is None else before.phase,
         "reason": reason.value,
@@ -159,6 +160,15 @@ def _stalled(observed: Observed, reason: Reason, message: str, now: datetime) ->
     after = after.model_copy(update={"conditions": shown})
     told = (*milestones(before, after), *refusal(before, after, reason))
     return Plan(after, events=told, requeue_after=recheck)
+
+
+def _recheck(before: JobStatus, now: datetime) -> float:
+    """Seconds until what is missing is looked for again: less often the longer it has been missing."""
+    stalled_before = before.condition(ConditionType.STALLED)
+    if stalled_before is None or stalled_before.status is not ConditionStatus.TRUE:
+        return RECHECK_SECONDS
+    waited = (now - stalled_before.last_transition_time).total_seconds()
+    return min(_LONGEST_RECHECK, max(RECHECK_SECONDS, waited / 10))
 
 
 def _fix_spec(context: PolicyContext, decision: Decision) -> tuple[Create, ...]:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+import pydantic_core
+
 from finetune_operator.api.base import GROUP, VERSION
 from finetune_operator.plan.model.names import (
     LABEL_ATTEMPT,
@@ -23,6 +25,8 @@ from finetune_operator.plan.model.names import (
 Body = Mapping[str, Any]
 """An object as the API server sends it."""
 
+TOO_LARGE: Final = "tooLarge"
+"""Stands in place of a spec that is not kept: its size in bytes."""
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
 _METADATA: Final = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp")
@@ -95,6 +99,14 @@ def trim_own(body: Body) -> dict[str, Any]:
     if annotations:
         metadata["annotations"] = {key: value for key, value in annotations.items() if key != _LAST_APPLIED}
     return {**body, "metadata": metadata}
+
+
+def trim_huge(job: Body, most: int) -> dict[str, Any]:
+    """A FineTuneJob that is too large to be kept: without annotations, and if need be with its size as spec."""
+    metadata = {key: value for key, value in job["metadata"].items() if key != "annotations"}
+    small = {**job, "metadata": metadata}
+    size = len(pydantic_core.to_json(small))
+    return small if size <= most else small | {"spec": {TOO_LARGE: size}}
 
 
 def trim_ended(body: Body) -> dict[str, Any]:

@@ -21,11 +21,14 @@ from finetune_operator.runtime.kinds import (
     Kind,
     controller_of,
     trim_ended,
+    trim_huge,
 )
 
 _REMEMBERED_DELETIONS: Final = 8192
 _ENDED: Final = frozenset(phase.value for phase in Phase if phase.is_terminal)
 _CHILDREN: Final = (BATCH_JOBS, PODS)
+LARGEST_JOB: Final = 320 * 1024
+"""Bytes of JSON that are kept of a FineTuneJob: what a tenant writes must not fill the operator's memory."""
 
 
 class Ref(NamedTuple):
@@ -86,7 +89,10 @@ def record_of(kind: Kind, body: Body) -> Record:
         live = kind is BATCH_JOBS and not ("deletionTimestamp" in metadata or _is_settled(status))
         record = replace(record, owner=controller_of(body).get("uid", ""), live=live)
     trimmed = trim_ended(body) if record.ended else kind.trim(body)
-    return replace(record, raw=pydantic_core.to_json(trimmed))
+    raw = pydantic_core.to_json(trimmed)
+    if len(raw) > LARGEST_JOB and kind is FINETUNE_JOBS:
+        raw = pydantic_core.to_json(trim_huge(trimmed, LARGEST_JOB))
+    return replace(record, raw=raw)
 
 
 def _is_settled(status: Body) -> bool:

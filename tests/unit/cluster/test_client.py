@@ -190,7 +190,7 @@ async def test_of_a_page_that_is_too_large_smaller_ones_are_asked_for(server: Ap
     server.answer("GET", "/api/v1/pods", huge, {**small, "metadata": {"resourceVersion": "7", "continue": "c"}}, small)
     pages = [page async for page in client.pages(PODS, None)]
     assert len(pages) == 2
-    assert [asked.query["limit"] for asked in server.asked] == ["100", "12", "12"]
+    assert [asked.query["limit"] for asked in server.asked] == ["100", "12", "24"]
 
 
 @pytest.mark.parametrize(

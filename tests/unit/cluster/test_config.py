@@ -77,9 +77,7 @@ async def test_without_a_cluster_every_way_to_name_one_is_told(tmp_path: Path) -
     with pytest.raises(NoClusterError) as raised:
         await load(missing, None)
     assert str(raised.value).startswith(f"cannot reach a cluster by {missing}: ")
-    assert str(raised.value).endswith(
-        "; name a kubeconfig in KUBECONFIG, or run in a pod with a service account"
-    )
+    assert str(raised.value).endswith("; name a kubeconfig in KUBECONFIG, or run in a pod with a service account")
 
 
 async def test_a_context_that_the_default_kubeconfig_lacks_is_told(

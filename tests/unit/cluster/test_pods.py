@@ -160,3 +160,12 @@ def test_of_a_pods_labels_and_annotations_only_the_operators_own_labels_are_kept
     assert "team" not in trimmed["metadata"]["labels"]
     assert "annotations" not in trimmed["metadata"]
     assert trimmed["status"]["conditions"] == [SCHEDULED]
+
+
+@pytest.mark.parametrize("tokens", ["1" + "0" * 30, "-1"])
+def test_a_result_with_numbers_that_no_status_can_hold_is_no_result(tokens: str) -> None:
+    prepared = '{"format":"chat","rows":1,"trainRows":1,"evalRows":0,"digest":"d","tokens":' + tokens + "}"
+    words = '{"stage":"prepare","exitCode":0,"message":"done","prepared":' + prepared + "}"
+    state = pod_state(pod("Succeeded", container(terminated={"exitCode": 0, "message": words})))
+    assert state.result is None
+    assert state.last_words == words

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import aiohttp
 import prometheus_client
 import pytest
+from kopf._cogs.clients import api as kopf_api
 from structlog.testing import capture_logs
 from tests.unit.runtime.objects import child, finetune_job
 
 from finetune_operator.cluster.config import Credentials
-from finetune_operator.handlers import Watcher, kopf_settings
+from finetune_operator.handlers import Watcher, kopf_settings, read_deep_json
 from finetune_operator.runtime.inbox import Inbox
 from finetune_operator.runtime.kinds import BATCH_JOBS, FINETUNE_JOBS, PODS, JobKey
 from finetune_operator.runtime.metrics import QueueGauges
@@ -138,3 +140,11 @@ async def test_an_event_that_the_operators_own_loop_cannot_take_in_is_told(
     await watched.event(FINETUNE_JOBS, change, finetune_job())
     await asyncio.sleep(0)
     assert watched.lost == ["finetunejobs"]
+
+
+def test_kopf_reads_objects_that_were_nested_to_break_it() -> None:
+    read_deep_json()
+    deep = '{"a":' * 9_000 + "1" + "}" * 9_000
+    assert "a" in vars(kopf_api)["json"].loads(deep)
+    defaults = aiohttp.ClientResponse.json.__kwdefaults__ or {}
+    assert "a" in defaults["loads"](deep)

@@ -234,3 +234,24 @@ def test_a_pod_template_of_a_template_names_the_template() -> None:
     world = World()
     world.template = a_template(podTemplate={"spec": {"containers": "trainer"}})
     assert_waits(world, "InvalidSpec", "ClusterFineTuneTemplate lora: spec.podTemplate.spec.containers must be a list")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"finalizers": ["x/y"]}, "spec.podTemplate.metadata.finalizers is not passed on"),
+        ({"annotations": {"container.apparmor.security.beta.kubernetes.io/trainer": "unconfined"}}, "is obsolete"),
+    ],
+)
+def test_what_would_keep_or_unconfine_a_pod_by_its_metadata_is_refused(metadata: dict[str, Any], words: str) -> None:
+    assert_waits(World(a_job(podTemplate={"metadata": metadata})), "InvalidSpec", words)
+
+
+def test_what_is_missing_for_long_is_looked_for_less_often() -> None:
+    world = World()
+    world.template = None
+    assert world.reconcile().requeue_after == 30
+    world.pass_time(1000)
+    assert world.reconcile().requeue_after == 100
+    world.pass_time(100_000)
+    assert world.reconcile().requeue_after == 300

@@ -323,3 +323,10 @@ def test_the_trainer_is_told_the_grace_period_that_its_pod_has(grace: int, told:
     job = a_stage_job(podTemplate={"spec": {"terminationGracePeriodSeconds": grace}})
     assert job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == grace
     assert {"name": "FINETUNE_GRACE_SECONDS", "value": told} in container(job)["env"]
+
+
+def test_a_label_that_is_passed_on_does_not_win_over_the_administrators() -> None:
+    enforced = {"metadata": {"labels": {"cost/center": "platform"}}}
+    settings = SETTINGS.model_copy(update={"enforced_pod_template": enforced, "propagated_prefixes": ("cost/",)})
+    job = a_stage_job(settings=settings, labels={"cost/center": "mine"})
+    assert job["spec"]["template"]["metadata"]["labels"]["cost/center"] == "platform"

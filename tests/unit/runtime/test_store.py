@@ -13,7 +13,7 @@ from finetune_operator.runtime.kinds import (
     JobKey,
     Kind,
 )
-from finetune_operator.runtime.store import Ref, Store, record_of
+from finetune_operator.runtime.store import LARGEST_JOB, Ref, Store, record_of
 
 BOT = JobKey("team", "bot")
 COMPLETE = {"conditions": [{"type": "Complete", "status": "True"}]}
@@ -268,3 +268,19 @@ def test_a_list_shows_what_is_gone_but_not_what_is_newer_than_it(store: Store) -
 def test_a_list_of_one_namespace_says_nothing_of_others(store: Store) -> None:
     put(store, FINETUNE_JOBS, finetune_job())
     assert store.missing_from(FINETUNE_JOBS, "other", {}, 10) == []
+
+
+def test_of_a_job_that_is_too_large_its_size_is_kept_and_not_its_spec() -> None:
+    body = finetune_job()
+    body["spec"]["podTemplate"] = {"spec": {"filler": "x" * LARGEST_JOB}}
+    kept = pydantic_core.from_json(record_of(FINETUNE_JOBS, body).raw)
+    assert kept["spec"] == {"tooLarge": pytest.approx(LARGEST_JOB, rel=0.1)}
+    assert kept["metadata"]["uid"] == "uid-bot"
+
+
+def test_large_annotations_go_before_the_spec_does() -> None:
+    body = finetune_job()
+    body["metadata"]["annotations"] = {"notes": "x" * LARGEST_JOB}
+    kept = pydantic_core.from_json(record_of(FINETUNE_JOBS, body).raw)
+    assert kept["spec"]["gpus"] == 1
+    assert "annotations" not in kept["metadata"]

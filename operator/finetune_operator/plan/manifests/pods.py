@@ -35,7 +35,8 @@ def pod_template(job: FineTuneJob, resolved: ResolvedSpec, config: RunConfig) ->
     merged: Any = merge_pod_templates(base, resolved.pod_template)
     merged = merge_pod_templates(merged, resolved.pods.enforced_pod_template)
     kept = merged.get("metadata") or {}
-    merged["metadata"] = kept | {part: {**(kept.get(part) or {}), **values} for part, values in metadata.items()}
+    own = {"labels": _own_labels(job, config), "annotations": {names.ANNOTATION_RUN_CONFIG: config.to_json()}}
+    merged["metadata"] = kept | {part: {**(kept.get(part) or {}), **values} for part, values in own.items()}
     merged["spec"]["restartPolicy"] = "Never"
     _ask_for_defaults(merged["spec"]["containers"], default_requests(resolved.pods, config))
     _tell_grace(merged["spec"])

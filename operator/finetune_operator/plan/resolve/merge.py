@@ -52,6 +52,7 @@ _POD: Final[Mapping[str, Any]] = {
 }
 _TEMPLATE: Final[Mapping[str, Any]] = {"metadata": {"labels": _OBJECT, "annotations": _OBJECT}, "spec": _POD}
 """What the fields of a PodTemplateSpec that are merged, or read after the merge, must be."""
+_CONFINEMENT: Final = ("container.apparmor.security.beta.kubernetes.io/", "seccomp.security.alpha.kubernetes.io/")
 _NOT_REMOVABLE: Final = frozenset({"metadata", "labels", "spec", "containers", "image"})
 """Without these the operator's own pod is none: null cannot take them away."""
 
@@ -74,6 +75,22 @@ def check_pod_template(template: Mapping[str, JsonValue]) -> None:
         if key not in _TEMPLATE:
             raise MergeError(f".{key}", "is no field of a PodTemplateSpec: put it under spec or metadata, or remove it")
     _check(template, _TEMPLATE, "")
+    _check_metadata(template.get("metadata"))
+
+
+def _check_metadata(metadata: JsonValue) -> None:
+    """Finalizers would keep a pod for ever, and an annotation would lift its confinement."""
+    if not isinstance(metadata, dict):
+        return
+    for key in metadata:
+        if key not in _TEMPLATE["metadata"]:
+            raise MergeError(f".metadata.{key}", "is not passed on to pods: remove it (labels and annotations are)")
+    annotations = metadata.get("annotations")
+    for key in annotations if isinstance(annotations, dict) else ():
+        if key.startswith(_CONFINEMENT):
+            raise MergeError(
+                f".metadata.annotations.{key}", "is obsolete: set securityContext.appArmorProfile of the container"
+            )
 
 
 def _check(value: JsonValue | Mapping[str, JsonValue], shape: Any, path: str) -> None:
