@@ -279,8 +279,12 @@ async def test_the_status_is_written_on_the_version_it_was_decided_on(world: Wor
     world.server.answer("PATCH", f"{OWN}/status", finetune_job(version=4, phase="Preparing"))
     await world.applier.write_status(BOT, job, JobStatus(phase=Phase.PREPARING))
     (asked,) = world.server.asked
-    assert asked.body["metadata"]["resourceVersion"] == "3"
-    assert asked.body["status"]["phase"] == "Preparing"
+    assert asked.body == {
+        "apiVersion": "finetune-operator.io/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": "bot", "namespace": "team", "uid": UID, "resourceVersion": "3"},
+        "status": JobStatus(phase=Phase.PREPARING).model_dump(mode="json", by_alias=True, exclude_none=True),
+    }
     record = world.store.job(BOT)
     assert record is not None
     assert (record.version, record.phase) == (4, "Preparing")

@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from kubernetes.aio.client import Configuration
 from structlog.testing import capture_logs
 from tests.unit.cluster.api_server import ApiServer, client_of, status
 
@@ -14,6 +15,7 @@ from finetune_operator.cluster.client import (
     NotFoundError,
     RefusedError,
     UnavailableError,
+    connect,
 )
 from finetune_operator.cluster.leases import ClusterLease
 from finetune_operator.cluster.presence import presence
@@ -105,6 +107,16 @@ async def test_apply_is_server_side_with_our_name_and_force(server: ApiServer, c
     assert asked.body == {"a": 1}
 
 
+async def test_every_request_carries_the_token_of_the_configuration(server: ApiServer) -> None:
+    configuration = Configuration(host=server.url, api_key={"BearerToken": "secret"})
+    configuration.api_key_prefix = {"BearerToken": "Bearer"}
+    client = connect(configuration, lambda: None, lambda _code, _method: None)
+    server.answer("GET", "/x", {})
+    await client.get("/x")
+    await client.close()
+    assert server.asked[0].headers["Authorization"] == "Bearer secret"
+
+
 async def test_every_write_says_who_writes_and_what_and_is_counted(server: ApiServer) -> None:
     counted: list[tuple[str, str]] = []
     async with client_of(server, counted=counted) as client:
@@ -127,7 +139,7 @@ async def test_every_write_says_who_writes_and_what_and_is_counted(server: ApiSe
 async def test_a_page_of_one_object_that_is_too_large_is_given_up(server: ApiServer, client: Client) -> None:
     huge = {"items": [{"metadata": {"name": "x" * 9_000_000}}], "metadata": {"resourceVersion": "7"}}
     server.answer("GET", "/api/v1/pods", huge)
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match="0 TooLarge: an answer of "):
         _ = [page async for page in client.pages(PODS, None)]
     assert [asked.query["limit"] for asked in server.asked] == ["100", "12", "1"]
 
@@ -173,7 +185,7 @@ async def test_an_overloaded_api_server_says_how_long_to_leave_it_alone(
 
 async def test_an_answer_that_is_no_json_is_tried_again(server: ApiServer, client: Client) -> None:
     server.texts["/x"] = b"<html>a load balancer</html>"
-    with pytest.raises(TransientError):
+    with pytest.raises(TransientError, match="0 Unreadable: an answer that is no JSON: "):
         await client.get("/x")
 
 

@@ -136,6 +136,17 @@ def test_a_pod_that_is_just_starting_has_no_problem_but_is_held_up() -> None:
     assert not is_held_up(pod("Running", container(running={}), conditions=(SCHEDULED,)))
 
 
+def test_a_pod_whose_image_is_not_there_says_so_itself_and_its_events_are_not_asked_for() -> None:
+    assert not is_held_up(pod("Pending", container(waiting={"reason": "ImagePullBackOff"}), conditions=(SCHEDULED,)))
+
+
+def test_a_pod_of_which_the_api_server_says_nothing_yet_is_pending() -> None:
+    body = pod("Pending")
+    del body["status"]["phase"]
+    assert pod_state(body).phase is PodPhase.PENDING
+    assert pod_state(pod("Dreaming")).phase is PodPhase.UNKNOWN
+
+
 def test_only_a_running_rank_0_has_an_address_to_ask() -> None:
     running = pod("Running", container(running={}), podIP="10.0.0.7")
     assert address(running) is None

@@ -81,6 +81,21 @@ async def outcome_of(scraper: Scraper, behave: Behaviour) -> Outcome:
 NOBODY = PodAddress("p", "127.0.0.1")
 
 
+async def test_of_a_pod_no_connection_and_no_cookie_is_kept_and_nothing_is_unpacked() -> None:
+    async with pod_session() as kept:
+        assert kept.connector is not None
+        assert (kept.connector.force_close, kept.connector.limit) == (True, 32)
+        assert isinstance(kept.cookie_jar, aiohttp.DummyCookieJar)
+        assert not kept.auto_decompress
+        assert not kept.trust_env
+
+
+async def test_an_address_that_no_pod_has_is_named(scraper: Scraper) -> None:
+    for ip, why in (("8.8.8.8", "8.8.8.8 is no address of a pod"), ("here", "its address is no IP address")):
+        with pytest.raises(NoProgressError, match=f"^{why}$"):
+            await scraper.progress("team", PodAddress("p", ip))
+
+
 async def test_a_pod_is_asked_at_its_address(scraper: Scraper, server: ApiServer) -> None:
     assert (await ask(scraper, GOOD)).step == 7
     assert server.asked == []
