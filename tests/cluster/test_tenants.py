@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,3 +139,21 @@ def seconds_to_prepare(jobs: Jobs) -> float:
         story=lambda: jobs.story("quick"),
     )
     return time.monotonic() - began
+
+
+@pytest.mark.parametrize("depth", [250, 5_000])
+def test_a_job_that_is_nested_to_break_its_reader_stops_nobody_also_after_a_restart(
+    bare_jobs: Jobs, neighbour: Jobs, operator: OperatorProcess, depth: int
+) -> None:
+    bomb = json.dumps(light(f"bomb-{depth}")).replace('"terminationGracePeriodSeconds": 10', '"a": %s')
+    body = bomb % ('{"a":' * depth + "1" + "}" * depth)
+    path = f"/apis/finetune-operator.io/v1alpha1/namespaces/{bare_jobs.namespace}/finetunejobs"
+    bare_jobs.cluster.kubectl("create", "--raw", path, "-f", "-", input=body)
+    operator.kill()
+    operator.start()
+    neighbour.apply(light("unharmed"))
+    running(neighbour, "unharmed", "train")
+    asked = ("get", "ftj", f"bomb-{depth}", "-n", bare_jobs.namespace, "-o", "jsonpath={.status.reason}")
+    told = until(lambda: bare_jobs.cluster.kubectl(*asked), "the bomb is told of", seconds=60)
+    assert told in {"Rejected", "InvalidSpec"}
+    bare_jobs.cluster.kubectl("delete", "ftj", f"bomb-{depth}", "-n", bare_jobs.namespace)
