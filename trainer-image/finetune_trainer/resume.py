@@ -77,6 +77,12 @@ class Found:
     def check(self, config: RunConfig, prepared: PreparedData) -> None:
         """Raises InvalidConfig that says what differs from this job."""
         facts = self.manifest.facts
+        same = facts.run == run_digest(config.model_copy(update={"prepared": prepared}))
+        differences = [] if same else _differences(facts.agrees_on, agrees_on(config, prepared))
+        if differences:
+            raise InvalidConfig(
+                f"cannot go on from checkpoint {self.uri}: {'; '.join(differences)}", field=FIELD, advice=WITHOUT_IT
+            )
         batch = planned_batch(config)
         if facts.global_batch != batch:
             raise InvalidConfig(
@@ -85,13 +91,6 @@ class Found:
                 field=FIELD,
                 advice="keep per_device_train_batch_size x gradient_accumulation_steps x gpus as it was, or "
                 "remove resumeFrom",
-            )
-        if facts.run == run_digest(config.model_copy(update={"prepared": prepared})):
-            return
-        differences = _differences(facts.agrees_on, agrees_on(config, prepared))
-        if differences:
-            raise InvalidConfig(
-                f"cannot go on from checkpoint {self.uri}: {'; '.join(differences)}", field=FIELD, advice=WITHOUT_IT
             )
 
 

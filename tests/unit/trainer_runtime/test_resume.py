@@ -18,7 +18,7 @@ from finetune_trainer import manifest
 from finetune_trainer.contract import ExitCode, PreparedData, RunConfig, Stage
 from finetune_trainer.errors import InvalidConfig, NotFound, StageError
 from finetune_trainer.manifest import FileDigest, Manifest
-from finetune_trainer.resume import FIELD, adopt, agrees_on
+from finetune_trainer.resume import FIELD, adopt, agrees_on, planned_batch
 from finetune_trainer.trained import run_digest
 from finetune_trainer.workspace import Paths
 
@@ -59,7 +59,11 @@ class Case:
         store = make(self.source, run=run_digest(writer))
         folder = store.partial(step)
         (folder / "weights").write_bytes(b"w" * step)
-        store.seal(facts(step, run_digest(writer)).model_copy(update={"agrees_on": agrees_on(writer, writer.prepared)}))
+        store.seal(
+            facts(step, run_digest(writer)).model_copy(
+                update={"agrees_on": agrees_on(writer, writer.prepared), "global_batch": planned_batch(writer)}
+            )
+        )
         return self.source / f"checkpoint-{step}"
 
     def adopt(
@@ -167,6 +171,18 @@ def test_a_job_that_trains_something_else_is_refused_and_told_what_differs(
     assert names(case.paths.checkpoints_dir) == []
 
 
+@pytest.mark.parametrize("changes", [{"per_device_train_batch_size": 2}, {"gradient_accumulation_steps": 3}])
+def test_a_job_with_other_rows_a_step_is_refused_before_a_gpu_is_taken(case: Case, changes: dict[str, Any]) -> None:
+    with pytest.raises(InvalidConfig, match="rows a step") as caught:
+        case.adopt(config=config_of("pvc://claim/job/checkpoints", training={"trainerConfig": changes}))
+    assert "remove resumeFrom" in (caught.value.advice or "")
+
+
+def test_the_same_rows_a_step_in_other_micro_batches_go_on(case: Case) -> None:
+    halves = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    assert case.adopt(config=config_of("pvc://claim/job/checkpoints", training={"trainerConfig": halves}))
+
+
 @pytest.mark.parametrize("changes", [{"learning_rate": 1e-5}, {"num_train_epochs": 1}, {"weight_decay": 0.1}])
 def test_a_job_may_go_on_with_a_schedule_of_its_own(case: Case, changes: dict[str, Any]) -> None:
     config = config_of("pvc://claim/job/checkpoints", training={"trainerConfig": changes})
@@ -182,7 +198,7 @@ def test_a_checkpoint_that_does_not_say_what_it_was_made_from_serves_only_the_sa
     shutil.rmtree(case.source)
     store = make(case.source, run=run_digest(same))
     (store.partial(3) / "weights").write_bytes(b"www")
-    store.seal(facts(3, run_digest(same)))
+    store.seal(facts(3, run_digest(same)).model_copy(update={"global_batch": planned_batch(same)}))
     found = case.adopt(config=same)
     assert found
     assert found[0] == 3
