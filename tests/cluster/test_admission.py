@@ -57,6 +57,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
         {"containers": [TRAINER | {"securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}]},
         "capabilities",
     ),
+    "an SELinux type": ({"securityContext": {"seLinuxOptions": {"type": "spc_t"}}}, "confinement"),
     "no seccomp": ({"securityContext": {"seccompProfile": {"type": "Unconfined"}}}, "confinement"),
     "all of /proc": (
         {"hostUsers": False, "containers": [TRAINER | {"securityContext": {"procMount": "Unmasked"}}]},
@@ -222,7 +223,9 @@ def test_namespaces_that_the_operator_does_not_watch_are_left_alone(fenced: Rele
 def test_a_job_from_before_the_policy_can_be_suspended_and_deleted_but_ask_for_nothing_else_that_is_refused(
     product: Cluster, namespace: str
 ) -> None:
-    product.apply(with_pod({"hostPID": True}), namespace)
+    stored = with_pod({"hostPID": True})
+    stored["spec"]["template"] = {"name": "not-there"}  # so that no operator starts it, after which nothing may change
+    product.apply(stored, namespace)
     patch = ("patch", "ftj", "plain", "-n", namespace, "--type=merge", "-p")
     with Release(product, "later", namespace).installed():
         product.kubectl(*patch, '{"metadata": {"finalizers": ["example.org/wait"]}}')

@@ -42,7 +42,7 @@ POLICIES: Final[tuple[Policy, ...]] = (
 
 _INVALID: Final = frozenset({400, 422})
 """Unknown fields, and values that are not allowed."""
-_OF_THE_PODS: Final = ("spec.template", "Kind=Job")
+_OF_THE_PODS: Final = ("spec.template", "Kind=Job", "handled as a Job")
 """How a refusal names the part of a Job that podTemplate shapes: by field, or by the kind as a whole."""
 _GOING_SECONDS: Final = 2.0
 _LONGEST_RECHECK: Final = 300.0

@@ -255,3 +255,16 @@ def test_what_is_missing_for_long_is_looked_for_less_often() -> None:
     assert world.reconcile().requeue_after == 100
     world.pass_time(100_000)
     assert world.reconcile().requeue_after == 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'Job in version "v1" cannot be handled as a Job: quantities must match the regular expression',
+        'Job in version "v1" cannot be handled as a Job: strict decoding error: unknown field "spec.template.x"',
+    ],
+)
+def test_a_pod_template_that_is_no_job_to_the_api_server_is_the_specs_fault(words: str) -> None:
+    shown = stalled(World().observed(), Refusal(400, "BadRequest", words), NOON).status
+    assert shown.reason == "InvalidSpec"
+    assert "Correct podTemplate" in shown.message
