@@ -139,7 +139,7 @@ def _only(chosen: set[str]) -> Iterator[None]:
     """Mutmut tries what has no result yet: meanwhile the others have one, `skipped`."""
     skipped = next(code for code, status in status_by_exit_code.items() if status == "skipped")
     files = list(_files())
-    said = {name: code for each in files for name, code in each.exit_code_by_key.items() if name not in chosen}
+    before = {name: code for each in files for name, code in each.exit_code_by_key.items()}
     for each in files:
         each.exit_code_by_key = {name: None if name in chosen else skipped for name in each.exit_code_by_key}
         each.save()
@@ -147,7 +147,10 @@ def _only(chosen: set[str]) -> Iterator[None]:
         yield
     finally:
         for each in _files():
-            each.exit_code_by_key |= {name: said[name] for name in each.exit_code_by_key if name in said}
+            codes = each.exit_code_by_key
+            each.exit_code_by_key = {
+                name: before[name] if code in {None, skipped} else code for name, code in codes.items()
+            }
             each.save()
 
 

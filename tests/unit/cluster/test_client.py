@@ -189,6 +189,14 @@ async def test_an_answer_that_is_no_json_is_tried_again(server: ApiServer, clien
         await client.get("/x")
 
 
+async def test_an_api_server_that_takes_a_request_and_says_nothing_is_given_up(
+    server: ApiServer, client: Client
+) -> None:
+    server.meeting = {("GET", "/x"), ("GET", "/what-never-comes")}
+    with pytest.raises(UnavailableError, match="0 TimeoutError"):
+        await client.raw("/x", (), 0.2, None)
+
+
 async def test_a_redirect_is_not_followed(server: ApiServer, client: Client) -> None:
     server.redirects["/x"] = "/y"
     with pytest.raises(UnavailableError, match="redirect"):

@@ -90,6 +90,15 @@ async def test_what_happens_again_is_counted_on_the_first_event(told: Told) -> N
     assert body["lastTimestamp"] == "2026-01-01T01:00:00Z"
 
 
+async def test_an_event_that_another_program_has_stripped_is_counted_on(told: Told) -> None:
+    await told.send(RESTARTED, version=1)
+    (body,) = told.server.kept[ROOT].values()
+    body["count"] = 7
+    del body["metadata"]["annotations"]
+    await told.send(RESTARTED, version=2)
+    assert told.counts == [("rank 1 was lost", 8)]
+
+
 async def test_a_reconcile_that_is_repeated_after_a_crash_counts_nothing(told: Told) -> None:
     for _ in range(3):
         await told.send(RESTARTED, version=5)

@@ -24,6 +24,10 @@ async def test_a_log_is_read_on_from_the_last_line_and_no_line_comes_twice(serve
     }
     assert await log.more() == []
     assert server.asked[-1].query["sinceTime"] == "2026-03-01T12:00:03Z"
+    server.texts[PATH] = b"2026-03-01T12:00:04Z step 4\n"
+    assert await log.more() == ["step 4"]
+    assert await log.more() == []
+    assert server.asked[-1].query["sinceTime"] == "2026-03-01T12:00:04Z"
 
 
 @pytest.mark.parametrize("code", [400, 404])

@@ -196,9 +196,19 @@ async def test_a_job_that_is_gone_indeed_is_asked_for_once(started: World) -> No
     assert asked(started) == [TRAIN, LIVE_PODS], "for the Job, and for pods that it may have left"
 
 
-async def test_pods_that_outlive_their_job_are_seen_until_they_have_ended(started: World) -> None:
+async def test_a_job_that_goes_a_second_time_is_asked_for_a_second_time(started: World) -> None:
+    for version in (3, 5):
+        assert (await started.observer.observe(BOT, job(**STARTED), LATER)).observed.stages == {}
+        started.knows(BATCH_JOBS, child("Job", "bot-train", version=version))
+        assert Stage.TRAIN in (await started.observer.observe(BOT, job(**STARTED), CREATED)).observed.stages
+        started.inbox.gone(BATCH_JOBS, Ref("team", "bot-train"), "uid-bot-train", version + 1)
+    assert asked(started) == [TRAIN, LIVE_PODS] * 2
+
+
+@pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
+async def test_pods_that_outlive_their_job_are_seen_until_they_have_ended(started: World, phase: str) -> None:
     orphan = child("Pod", "bot-train-0-x", owner="uid-of-a-job-that-is-gone")
-    running, ended = orphan | {"status": {"phase": "Running"}}, orphan | {"status": {"phase": "Failed"}}
+    running, ended = orphan | {"status": {"phase": "Running"}}, orphan | {"status": {"phase": phase}}
     stranger = child("Pod", "mine", job="another", owner="uid-x") | {"status": {"phase": "Running"}}
     started.server.answer("GET", LIVE_PODS, listed(running, stranger), listed(ended, stranger))
     seen = await started.observer.observe(BOT, job(**STARTED), LATER)

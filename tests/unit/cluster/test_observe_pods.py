@@ -200,7 +200,8 @@ def asked_about(world: World) -> list[str]:
 
 async def test_of_a_gang_that_waits_one_pod_is_asked_about_and_the_answer_remembered(gang: World) -> None:
     for _ in range(5):
-        await gang.observer.observe(BOT, job(**STARTED), LATER)
+        seen = await gang.observer.observe(BOT, job(**STARTED), LATER)
+        assert seen.recheck_after == 15, "when the answer is over"
         gang.time.advance(2)
     assert asked_about(gang) == ["p0"]
 
@@ -221,7 +222,14 @@ async def test_a_pod_with_a_problem_is_asked_about_again(gang: World) -> None:
     assert [pod.problem for pod in seen.observed.stages[Stage.TRAIN].pods] == ["FailedMount: no", None, None, None]
 
 
+async def test_a_warning_without_words_is_told_by_its_reason(gang: World) -> None:
+    gang.server.answer("GET", EVENTS, {"items": [{"reason": "FailedMount"}]})
+    seen = await gang.observer.observe(BOT, job(**STARTED), LATER)
+    assert seen.observed.stages[Stage.TRAIN].pods[0].problem == "FailedMount: "
+
+
 async def test_a_forgotten_job_leaves_nothing_behind(gang: World) -> None:
+    gang.observer.forget(JobKey("team", "never-seen"))
     await gang.observer.observe(BOT, job(**STARTED), LATER)
     gang.observer.forget(BOT)
     await gang.observer.observe(BOT, job(**STARTED), LATER)

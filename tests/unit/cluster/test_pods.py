@@ -133,6 +133,10 @@ def test_a_pod_that_is_just_starting_has_no_problem_but_is_held_up() -> None:
     assert pod_state(starting).problem is None
     assert is_held_up(starting)
     assert not is_held_up(pod("Pending"))
+    assert not is_held_up({"metadata": starting["metadata"]})
+    init = container("fetch", waiting={"reason": "CrashLoopBackOff"})
+    assert not is_held_up(pod("Pending", conditions=(SCHEDULED,), initContainerStatuses=[init]))
+    assert is_held_up(pod("Pending", container(waiting={}), conditions=(SCHEDULED,)))
     assert not is_held_up(pod("Running", container(running={}), conditions=(SCHEDULED,)))
 
 

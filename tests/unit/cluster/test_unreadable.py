@@ -74,6 +74,14 @@ def test_its_phase_its_milestones_and_the_time_of_what_stays_as_it_was_are_kept(
     assert changes["conditions"] == [*(one | {"message": changes["message"]} for one in told), milestone]
 
 
+def test_a_job_that_is_too_large_to_be_kept_says_how_large_it_may_be() -> None:
+    body = finetune_job() | {"spec": {"tooLarge": 400 * 1024}}
+    with pytest.raises(ValidationError) as raised:
+        FineTuneJob.model_validate(body)
+    found = unreadable(json.dumps(body).encode(), raised.value, NOW)
+    assert found.event.message == "the job takes 400 KiB, and no more than 320 are read: shorten its spec"
+
+
 def test_what_is_told_already_is_not_written_again_until_the_spec_changes() -> None:
     told = read({}).changes
     assert told is not None

@@ -71,7 +71,8 @@ def test_where_the_operator_may_not_read_secrets_the_pod_that_cannot_mount_one_t
 def test_a_missing_claim_is_named_with_its_field() -> None:
     world = World(a_job(workspace={"claim": "shared"}))
     world.claims = {"shared": Presence.MISSING}
-    assert_waits(world, "ClaimNotFound", "spec.workspace.claim", "`shared`")
+    told = "spec.workspace.claim: there is no PersistentVolumeClaim `shared` in the namespace team"
+    assert_waits(world, "ClaimNotFound", told)
     world.claims = {"shared": Presence.PRESENT}
     assert_starts(world)
 
@@ -98,6 +99,17 @@ def test_a_change_that_can_no_longer_take_effect_is_told_once() -> None:
     world.edit(gpus=4)
     assert [event.reason.value for event in world.reconcile().events] == ["SpecChangeIgnored"]
     assert world.reconcile().events == ()
+
+
+def test_a_change_to_a_spec_that_cannot_be_is_told_too() -> None:
+    world = World().reach(Stage.TRAIN)
+    world.edit(gpus=0, training=world.job.spec.training.model_copy(update={"device": "cuda"}))
+    (event,) = world.reconcile().events
+    assert event.message == (
+        "the spec or its template has changed since the job started; it goes on with what it started with. Apply the "
+        "change as a new FineTuneJob"
+    )
+    assert world.phase is Phase.TRAINING
 
 
 def test_a_change_of_the_run_policy_is_no_change_of_the_spec() -> None:

@@ -121,6 +121,13 @@ def test_a_source_that_is_deleted_later_changes_nothing() -> None:
     assert world.phase is Phase.QUEUED
 
 
+def test_a_job_that_resumes_and_whose_policy_is_edited_has_not_changed() -> None:
+    world = a_world(a_source()).reach(Stage.PREPARE)
+    world.set_policy(max_restarts=7)
+    world.reconcile()
+    assert "SpecChangeIgnored" not in world.events
+
+
 def test_beginning_at_another_jobs_checkpoint_is_not_progress_again_and_again() -> None:
     world = a_world(a_source())
     world.set_policy(max_restarts=1)
