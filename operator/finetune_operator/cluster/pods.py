@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,14 +9,13 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from finetune_operator.cluster.bounds import is_count, is_figure
 from finetune_operator.plan.model.names import CONTAINER
 from finetune_operator.plan.model.observed import PodPhase, PodState
 from finetune_operator.runtime.kinds import INDEX_LABEL
 from finetune_trainer.contract import Result
 
 Json = Mapping[str, Any]
-_LARGEST_COUNT: Final = 2**53
-_LARGEST_FIGURE: Final = 1e30
 
 _PHASES: Final = {phase.value: phase for phase in PodPhase}
 _UNTOLD: Final = frozenset({"Error", "Completed"})
@@ -129,8 +127,8 @@ def _is_bounded(value: object) -> bool:
     if isinstance(value, list):
         return all(_is_bounded(part) for part in value)
     if isinstance(value, float):
-        return math.isfinite(value) and abs(value) <= _LARGEST_FIGURE
-    return not isinstance(value, int) or 0 <= value <= _LARGEST_COUNT
+        return is_figure(value)
+    return not isinstance(value, int) or is_count(value)
 
 
 def _reason(status: Json, ended: Json, disruption: Json | None) -> str | None:

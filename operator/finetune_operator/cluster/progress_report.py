@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final
 
 from pydantic import ValidationError
 
+from finetune_operator.cluster.bounds import is_count, is_figure
 from finetune_trainer.contract import Progress
 
 LARGEST: Final = 64 * 1024
@@ -14,9 +14,6 @@ LARGEST: Final = 64 * 1024
 _MOST_CHECKPOINTS: Final = 16
 _LONGEST_MESSAGE: Final = 512
 _LONGEST_URI: Final = 2048
-_LARGEST_COUNT: Final = 2**53
-"""The largest whole number that every JSON reader keeps."""
-_LARGEST_FIGURE: Final = 1e30
 _LONGEST_ETA: Final = 10 * 365 * 86400.0
 
 
@@ -46,13 +43,13 @@ def parse_report(data: bytes) -> Progress:
 
 def _check_counts(fields: dict[str, Any]) -> None:
     for name, value in fields.items():
-        if isinstance(value, int) and not 0 <= value <= _LARGEST_COUNT:
+        if isinstance(value, int) and not is_count(value):
             raise ReportError(f"{name} is negative or too large")
 
 
 def _figure(value: float | None) -> float | None:
     """The number, unless a status could not show it."""
-    return value if value is not None and math.isfinite(value) and abs(value) <= _LARGEST_FIGURE else None
+    return value if value is not None and is_figure(value) else None
 
 
 def _printable(text: str) -> str:

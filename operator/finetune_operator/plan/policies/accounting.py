@@ -63,7 +63,7 @@ def stopped_at(pods: tuple[PodState, ...], now: datetime) -> datetime:
     return max(moments) if moments and len(moments) == len(pods) else now
 
 
-def last_pod_created(context: PolicyContext, attempt: Attempt) -> object:
+def last_pod_created(context: PolicyContext, attempt: Attempt) -> datetime | None:
     """Creation time of the attempt's newest pod, those that are gone included."""
     known = [moment for moment in (attempts.newest_pod(context.members), attempt.last_pod_created) if moment]
     return max(known, default=None)

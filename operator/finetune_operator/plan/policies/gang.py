@@ -26,7 +26,6 @@ from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.status import Attempt
 from finetune_operator.plan.model import names
 from finetune_operator.plan.model.attempts import PREEMPTED, is_newer
-from finetune_operator.plan.model.context import PolicyContext
 from finetune_operator.plan.model.observed import PodPhase, PodState, StageJob
 from finetune_operator.plan.model.plan import DeleteJob, DeletePods, EndJob, Removal
 from finetune_operator.plan.policies.backoff import delay_seconds
@@ -81,12 +80,6 @@ class KueueGang:
 
 _PLAIN: Final = PlainGang()
 _KUEUE: Final = KueueGang()
-
-
-def gang_of(context: PolicyContext) -> Gang:
-    """The driver for the current stage's Job."""
-    job = context.stage_job
-    return driver_of(job) if job is not None else _PLAIN
 
 
 def driver_after(job: StageJob, ended: Attempt) -> Gang:

@@ -15,7 +15,7 @@ from finetune_operator.plan.model.text import count, cut
 from finetune_operator.plan.policies.accounting import close_attempt, end_attempt
 from finetune_operator.plan.policies.backoff import remaining_seconds
 from finetune_operator.plan.policies.dead_nodes import draining
-from finetune_operator.plan.policies.gang import gang_of
+from finetune_operator.plan.policies.gang import driver_of
 from finetune_operator.plan.policies.phases import PHASES
 from finetune_operator.plan.policies.restart import beginning
 from finetune_operator.plan.policies.suspend import SUSPENDING
@@ -137,7 +137,7 @@ def recover_result(context: PolicyContext) -> Decision | None:
         phase,
         reason,
         message,
-        after_status=gang_of(context).suspend(job),
+        after_status=driver_of(job).suspend(job),
         events=(told,),
         attempts=closed.attempts,
         restarts=closed.restarts,

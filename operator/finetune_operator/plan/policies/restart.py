@@ -16,7 +16,7 @@ from finetune_operator.plan.policies.accounting import Ended, close_attempt, end
 from finetune_operator.plan.policies.backoff import delay_seconds, newest_checkpoint
 from finetune_operator.plan.policies.dead_nodes import draining
 from finetune_operator.plan.policies.failure_cause import Cause, cause_of, cause_of_job, vanished
-from finetune_operator.plan.policies.gang import driver_after, gang_of
+from finetune_operator.plan.policies.gang import driver_after, driver_of
 from finetune_operator.plan.policies.held import held, is_held
 from finetune_operator.plan.policies.uncounted import awaiting_count
 
@@ -56,14 +56,14 @@ def take_down(context: PolicyContext, job: StageJob, attempt: Attempt, cause: Ca
     ended = end_attempt(context, attempt, cause.code.exit_name, exit_code=cause.pod_exit_code, message=cause.text)
     budget = context.job.spec.run_policy.max_restarts
     if not free and ended.used >= budget:
-        return awaiting_count(context, job) or _exhausted(context, job, ended, cause, budget)
+        return awaiting_count(context, job) or _exhausted(job, ended, cause, budget)
     charge = "not counted" if free else f"restart {ended.used + 1} of {budget}"
     told = JobEvent(
         EventType.NORMAL if free else EventType.WARNING,
         Reason.RESTARTING,
         f"attempt {attempt.number} ended ({cause.code.exit_name}, {charge}): {cause.text}",
     )
-    removals = gang_of(context).restart(job, ended.attempt)
+    removals = driver_of(job).restart(job, ended.attempt)
     keeps_job = any(isinstance(removal, DeletePods) for removal in removals)
     wait = 0.0 if keeps_job else delay_seconds(ended.attempt.tries)
     when = f" in {duration(wait)}" if wait else ""
@@ -80,7 +80,7 @@ def take_down(context: PolicyContext, job: StageJob, attempt: Attempt, cause: Ca
     )
 
 
-def _exhausted(context: PolicyContext, job: StageJob, ended: Ended, cause: Cause, budget: int) -> Decision:
+def _exhausted(job: StageJob, ended: Ended, cause: Cause, budget: int) -> Decision:
     message = (
         f"{cause.text}. All {count(budget, 'restart')} of spec.runPolicy.maxRestarts are used without a new "
         "checkpoint in between; raise it to go on from the last one"
@@ -89,7 +89,7 @@ def _exhausted(context: PolicyContext, job: StageJob, ended: Ended, cause: Cause
         Phase.FAILED,
         Reason.RESTARTS_EXHAUSTED,
         message,
-        after_status=gang_of(context).end(job),
+        after_status=driver_of(job).end(job),
         attempts=(ended.attempt,),
         restarts=ended.used,
         health=Health.STUCK,
