@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,5 +27,5 @@ def test_the_example_learns_and_answers(pods: dict[str, Any], jobs: Jobs) -> Non
     assert [sample["prompt"] for sample in status["samples"]] == example["spec"]["samples"]["prompts"]
     assert all(sample["before"] for sample in status["samples"])
     (adapter,) = (artifact for artifact in status["artifacts"] if artifact["kind"] == "adapter")
-    assert adapter["uri"].startswith("pvc://pig-latin-workspace/")
+    assert re.match(r"pvc://pig-latin-workspace-[0-9a-f]{8}/pig-latin-[0-9a-f]{8}/output", adapter["uri"])
     assert len(jobs.pods("pig-latin", "train")) == (2 if pods else 1)

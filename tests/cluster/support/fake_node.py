@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from tests.cluster.harness.cluster import Cluster
+from tests.cluster.harness.errors import CommandFailedError
 from tests.cluster.support.jobs import Manifest
 
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
@@ -16,6 +18,8 @@ TAINT = "finetune-operator.io/played"
 TOLERATION = {"key": TAINT, "operator": "Exists"}
 """What a podTemplate needs for its pods to be scheduled to such a node."""
 CAPACITY = {"cpu": "64", "memory": "256Gi", "pods": "110"}
+HEARTBEAT_SECONDS = 10.0
+"""A node that is silent for some 40 s is taken for lost, and no pod is scheduled to it any more."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,16 @@ class FakeNode:
 
     cluster: Cluster
     name: str
+    _down: threading.Event = field(default_factory=threading.Event)
+
+    def beat(self) -> None:
+        """Say that it is ready, again and again, until it is shut down or removed."""
+        while not self._down.wait(HEARTBEAT_SECONDS):
+            with suppress(CommandFailedError):  # it was removed just now
+                self.condition("True")
 
     def condition(self, ready: str) -> None:
-        """Say that it is ready (True) or not (False); it sends no heartbeat, so that it is lost after some 40 s."""
+        """Say that it is ready (True) or not (False)."""
         moment = now()
         told = {"type": "Ready", "status": ready, "reason": "Played", "message": ""}
         times = {"lastHeartbeatTime": moment, "lastTransitionTime": moment}
@@ -36,10 +47,12 @@ class FakeNode:
 
     def shut_down(self) -> None:
         """What an administrator says of a node that will not come back soon."""
+        self._down.set()
         self.condition("False")
         self.cluster.kubectl("taint", "node", self.name, OUT_OF_SERVICE)
 
     def remove(self) -> None:
+        self._down.set()
         self.cluster.kubectl("delete", "node", self.name, "--ignore-not-found")
 
     def run(self, pod: Manifest) -> None:
@@ -76,11 +89,15 @@ def fake_node(cluster: Cluster, name: str) -> Iterator[FakeNode]:
             "spec": {"taints": [taint]},
         }
     )
+    heartbeat = threading.Thread(target=node.beat, name=f"heartbeat of {name}")
     try:
         node.condition("True")
+        heartbeat.start()
         yield node
     finally:
         node.remove()
+        if heartbeat.ident is not None:
+            heartbeat.join()
 
 
 def now() -> str:

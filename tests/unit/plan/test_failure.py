@@ -7,6 +7,7 @@ from tests.unit.plan.builders import a_job, a_result
 from tests.unit.plan.world import World
 
 from finetune_operator.api.status import ConditionType, Phase
+from finetune_operator.plan.model.observed import PodPhase
 from finetune_operator.plan.model.plan import EndJob
 from finetune_trainer.contract import ExitCode, Stage
 
@@ -159,6 +160,22 @@ def test_a_job_is_ended_only_when_its_controller_has_counted_the_failed_pod_whos
     assert (decided.after_status, decided.requeue_after) == ((), 1.0)
     assert world.status == before
     world.jobs[Stage.TRAIN].uncounted = 0
+    decided = world.reconcile()
+    assert [type(removal) for removal in decided.after_status] == [EndJob]
+    assert world.phase is Phase.FAILED
+
+
+@pytest.mark.parametrize("code", [ExitCode.INVALID_CONFIG, ExitCode.INTERNAL], ids=lambda code: code.exit_name)
+def test_a_job_is_ended_only_when_the_kubelet_has_told_that_the_pod_has_ended_with_its_container(
+    code: ExitCode,
+) -> None:
+    world = World(a_job(gpus=2, gpusPerNode=1, runPolicy={"maxRestarts": 0})).reach(Stage.TRAIN)
+    world.run_pods()
+    world.reconcile()
+    world.end_pod(Stage.TRAIN, 1, code, "it cannot be", phase=PodPhase.RUNNING)
+    assert world.reconcile().after_status == ()
+    assert world.phase is Phase.TRAINING
+    world.pass_time(11)  # a sidecar keeps the pod
     decided = world.reconcile()
     assert [type(removal) for removal in decided.after_status] == [EndJob]
     assert world.phase is Phase.FAILED

@@ -101,10 +101,6 @@ class StageJob:
     pods: tuple[PodState, ...] = ()
 
     @property
-    def live_pods(self) -> tuple[PodState, ...]:
-        return tuple(pod for pod in self.pods if not pod.ended)
-
-    @property
     def has_ended(self) -> bool:
         return self.complete or self.failed
 

@@ -1,7 +1,8 @@
 """Before a Job is ended: its controller has to have seen which pods have failed.
 
-Ending a Job deletes the pods that its controller takes for active. The operator often hears of a failed pod sooner: a
-Job that is ended then loses that pod, too, and with it the log that tells why.
+Ending a Job deletes the pods that its controller takes for active. The operator often hears of a failed pod sooner,
+and the kubelet tells of a container's end a moment before it tells of its pod's: a Job that is ended then loses that
+pod, too, and with it the log that tells why.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _AT_MOST: Final = timedelta(seconds=10)
 def awaiting_count(context: PolicyContext, job: StageJob) -> Decision | None:
     """The status as it is while the Job's controller counts a pod as active that has ended; None when it does not."""
     ended = [pod.finished for pod in job.pods if pod.finished is not None]
-    if job.has_ended or job.active <= len(job.live_pods) or not ended or context.now > max(ended) + _AT_MOST:
+    still_active = sum(not pod.ended and pod.finished is None for pod in job.pods)
+    if job.has_ended or job.active <= still_active or not ended or context.now > max(ended) + _AT_MOST:
         return None
     phase, reason, message = PHASES[context.stage]
     status = context.status
