@@ -19,12 +19,13 @@ from tests.cluster.support.jobs import Jobs
 from tests.cluster.support.kueue import Kueue
 from tests.cluster.support.operator import OperatorProcess
 from tests.cluster.support.store import Store
+from tests.told import tell
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
 REPORT = pytest.StashKey[pytest.TestReport]()
-UNAVAILABLE = pytest.StashKey[str]()
-DUMPS = pytest.StashKey[list[Path]]()
-LEFT_OUT = pytest.StashKey[int]()
+ONE_CLUSTER = "cluster"
+"""The group of tests that share a cluster: `pytest -n 2 --dist loadgroup` runs the other tests beside them."""
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +60,7 @@ def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]
     if report is not None and report.failed:
         folder = request.config.rootpath / ".cluster" / "failures" / name
         story.write(cluster, name, folder)
-        request.config.stash.setdefault(DUMPS, []).append(folder)
+        tell(request.config, f"what happened in the cluster: {folder}")
     cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
@@ -71,7 +72,7 @@ def or_skip(config: pytest.Config, start: Callable[[], Cluster]) -> Cluster:
         reason = f"no cluster for the end-to-end tests: {error}"
         if os.environ.get("CI"):
             pytest.fail(reason)
-        config.stash[UNAVAILABLE] = reason
+        tell(config, reason)
         pytest.skip(reason)
 
 
@@ -86,23 +87,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the tests under Kueue to `-m kueue`: building its manager takes minutes."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.xdist_group(ONE_CLUSTER))
     if "kueue" in config.option.markexpr:
         return
     under_kueue = [item for item in items if item.get_closest_marker("kueue")]
-    config.stash[LEFT_OUT] = len(under_kueue)
+    if under_kueue:
+        count = len(under_kueue)
+        tell(config, f"{count} tests under Kueue were left out, whose manager takes minutes to build: make test-kueue")
     config.hook.pytest_deselected(items=under_kueue)
     items[:] = [item for item in items if item not in under_kueue]
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Say last of all where the story of a failure is, why there was no cluster, and what was left out."""
-    lines = [f"what happened in the cluster: {folder}" for folder in config.stash.get(DUMPS, [])]
-    if UNAVAILABLE in config.stash:
-        lines.append(config.stash[UNAVAILABLE])
-    if count := config.stash.get(LEFT_OUT, 0):
-        lines.append(f"{count} tests under Kueue were left out, whose manager takes minutes to build: make test-kueue")
-    for line in lines:
-        sys.stdout.write(f"{line}\n")
 
 
 @pytest.fixture(scope="session")
