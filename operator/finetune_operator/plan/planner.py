@@ -124,10 +124,10 @@ def _refused(observed: Observed, refusal: Refusal) -> tuple[Reason, str]:
 
 def _context(observed: Observed, spec: ResolvedSpec, now: datetime, settings: PlanSettings) -> PolicyContext:
     status = with_results(observed, now)
-    stage = current_stage(status)
-    status = with_progress(status, observed, stage, now, settings)
-    context = PolicyContext(observed, now, settings, spec, status, stage)
-    return context if stage is not Stage.TRAIN else context.with_attempt(_attempt(context))
+    context = PolicyContext(observed, now, settings, spec, status, current_stage(status))
+    if context.stage is Stage.TRAIN:
+        context = context.with_attempt(_attempt(context))
+    return context.with_status(with_progress(context))
 
 
 def _attempt(context: PolicyContext) -> Attempt | None:

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from tests.unit.plan.builders import NOON, UID, a_checkpoint, a_job, a_report
+from tests.unit.plan.cluster_model import Cluster
 from tests.unit.plan.world import World
 
 from finetune_operator.api.status import ConditionType, JobStatus, Phase
+from finetune_operator.plan.model.names import LABEL_QUEUE
 from finetune_operator.plan.model.observed import PodPhase
 from finetune_operator.plan.model.plan import Create, DeleteJob
 from finetune_trainer.contract import ExitCode, Stage
@@ -280,3 +282,65 @@ def test_a_checkpoint_is_told_by_where_it_is_outside_the_pod(spec: dict[str, Any
     world.reconcile()
     assert [checkpoint.uri for checkpoint in world.status.checkpoints] == [kept]
     assert world.plan().status == world.status
+
+
+def a_stale_training(world: World) -> World:
+    """One whose trainer told of the time left, and has been silent since."""
+    world.reach(Stage.TRAIN)
+    world.progress = a_report(world.now, message="training")
+    world.reconcile()
+    world.pass_time(3600)
+    return world
+
+
+def shown(world: World) -> tuple[str, str | None, bool]:
+    progress = world.status.progress
+    assert progress is not None
+    return progress.message, progress.eta, progress.stale
+
+
+@pytest.mark.parametrize("kueue", [False, True])
+def test_a_new_attempt_has_no_time_left_and_is_not_stale_before_its_first_report(kueue: bool) -> None:  # noqa: FBT001 - drawn
+    labels = {LABEL_QUEUE: "team"} if kueue else {}
+    world = a_stale_training(World(a_job(labels=labels), cluster=Cluster(kueue=kueue)))
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
+    world.reconcile()
+    assert shown(world) == ("", None, False), "nobody is at it"
+    world.settle()
+    world.run_pods()
+    world.reconcile()
+    assert (world.phase, world.status.attempt) == (Phase.TRAINING, 2)
+    assert shown(world) == ("", None, False)
+    assert world.status.progress is not None
+    assert world.status.progress.percent == "45%"
+    world.progress = a_report(world.now, message="again")
+    world.reconcile()
+    assert shown(world) == ("again", "3m10s", False)
+    world.pass_time(3600)
+    world.reconcile()
+    assert shown(world) == ("again", "3m10s", True)
+
+
+def test_the_publish_stage_is_not_stale_because_training_fell_silent() -> None:
+    world = a_stale_training(World())
+    world.reconcile()
+    assert shown(world) == ("training", "3m10s", True)
+    world.progress = None
+    world.finish(Stage.TRAIN)
+    world.control()
+    world.run_pods()
+    world.reconcile()
+    assert world.phase is Phase.PUBLISHING
+    assert shown(world) == ("", None, False)
+
+
+def test_a_report_of_a_pod_that_goes_is_not_shown_as_the_next_attempts() -> None:
+    world = World(a_job(labels={LABEL_QUEUE: "team"}), cluster=Cluster(kueue=True)).reach(Stage.TRAIN)
+    world.cluster.dead_nodes.add("node-0-0")
+    world.progress = a_report(world.now, message="still here")
+    world.pass_time(5)
+    world.end_pod(Stage.TRAIN, 1, ExitCode.INTERNAL)
+    world.settle()
+    assert world.status.attempt == 2
+    assert shown(world) == ("", None, False)
+    assert world.status.checkpoints == (a_checkpoint(40),)

@@ -55,6 +55,10 @@ class PolicyContext:
         """The same, with the current attempt."""
         return replace(self, attempt=attempt)
 
+    def with_status(self, status: JobStatus) -> PolicyContext:
+        """The same, with the status."""
+        return replace(self, status=status)
+
     @property
     def members(self) -> tuple[PodState, ...]:
         """The pods that belong to the current attempt; those of the stage's Job in the other stages."""

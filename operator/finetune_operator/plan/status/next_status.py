@@ -10,6 +10,7 @@ from finetune_operator.plan.model import attempts
 from finetune_operator.plan.model.context import Decision, PolicyContext
 from finetune_operator.plan.model.text import cut
 from finetune_operator.plan.status.conditions import conditions
+from finetune_operator.plan.status.progress import at_rest, begun_anew
 
 
 def next_status(context: PolicyContext, decision: Decision) -> JobStatus:
@@ -44,12 +45,15 @@ def begins(context: PolicyContext, decision: Decision) -> bool:
 
 
 def _progress(context: PolicyContext, decision: Decision) -> ProgressStatus | None:
-    """What a stage was doing, and how long it would take, are told only while it is at it."""
-    before = context.status
+    """What an attempt or a stage was doing, and how long it would take, are told only while it is at it."""
+    shown, known = context.status.progress, context.attempt
+    if shown is None:
+        return None
+    newest = decision.attempts[-1] if decision.attempts else known
+    if newest is not None and (known is None or newest.number > known.number):
+        return begun_anew(shown)
     at_it = not decision.phase.is_terminal and decision.phase is not Phase.SUSPENDED
-    if before.progress is None or (at_it and before.stage == context.stage):
-        return before.progress
-    return before.progress.model_copy(update={"message": "", "eta": None})
+    return shown if at_it and not (newest and newest.is_over) else at_rest(shown)
 
 
 def _history(context: PolicyContext, decision: Decision) -> dict[str, Any]:

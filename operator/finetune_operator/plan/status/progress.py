@@ -7,6 +7,7 @@ from typing import Any
 
 from finetune_operator.api.status import JobStatus, Metrics, ProgressStatus
 from finetune_operator.plan.model import attempts
+from finetune_operator.plan.model.context import PolicyContext
 from finetune_operator.plan.model.observed import Observed, PodPhase
 from finetune_operator.plan.model.settings import PlanSettings
 from finetune_operator.plan.model.text import cut, duration, number, percent
@@ -16,19 +17,28 @@ from finetune_trainer.contract import Progress, Stage
 _MAX_MESSAGE = 256
 
 
-def with_progress(
-    status: JobStatus, observed: Observed, stage: Stage, now: datetime, settings: PlanSettings
-) -> JobStatus:
-    """The status with what the running stage reports; a report of another stage is passed over."""
-    report = observed.progress
-    if report is not None and report.stage is stage:
-        status = _reported(status, report, observed, settings)
-        heard = report.updated_at
-    else:
-        heard = status.progress.updated_at if status.progress and status.progress.updated_at else now
-    job = observed.stages.get(stage)
+def with_progress(context: PolicyContext) -> JobStatus:
+    """The status with what the running stage reports. What is shown belongs to a stage and an attempt: of another
+    one's report only the measurements and checkpoints are kept.
+    """
+    status, report = _of_this_launch(context), context.observed.progress
+    if report is not None and report.stage is context.stage:
+        status = _reported(status, report, context)
+    shown = status.progress
+    heard = shown.updated_at if shown and shown.updated_at else context.now
+    job = context.stage_job
     runs = job is not None and any(pod.phase is PodPhase.RUNNING for pod in job.pods)
-    return _with_age(status, heard if runs else now, now, settings)
+    return _with_age(status, heard if runs else context.now, context.now, context.settings)
+
+
+def begun_anew(shown: ProgressStatus) -> ProgressStatus:
+    """Of a stage or an attempt that has not reported yet: how far the training had got, and nothing that ages."""
+    return at_rest(shown).model_copy(update={"updated_at": None})
+
+
+def at_rest(shown: ProgressStatus) -> ProgressStatus:
+    """What nobody is at has no time left, and does not grow stale."""
+    return shown.model_copy(update={"message": "", "eta": None, "stale": False})
 
 
 def stale_after(status: JobStatus, now: datetime, settings: PlanSettings) -> float | None:
@@ -39,16 +49,30 @@ def stale_after(status: JobStatus, now: datetime, settings: PlanSettings) -> flo
     return max(1.0, settings.progress_stale_seconds + 1 - (now - shown.updated_at).total_seconds())
 
 
-def _reported(status: JobStatus, report: Progress, observed: Observed, settings: PlanSettings) -> JobStatus:
-    before = status.progress or ProgressStatus()
+def _of_this_launch(context: PolicyContext) -> JobStatus:
+    """The status without what another stage, or the attempt before, was doing."""
+    status, attempt = context.status, context.attempt
+    same = status.stage is context.stage and (attempt is None or attempt.number == status.attempt)
+    if status.progress is None or same:
+        return status
+    return status.model_copy(update={"progress": begun_anew(status.progress)})
+
+
+def _reported(status: JobStatus, report: Progress, context: PolicyContext) -> JobStatus:
+    told: dict[str, Any] = {}
+    if any(pod.index == 0 and not pod.ended for pod in context.members):
+        told["progress"] = _shown(status.progress or ProgressStatus(), report, context.settings)
+    if report.stage is Stage.TRAIN:
+        told |= _training(status, report, context.observed)
+    return status.model_copy(update=told)
+
+
+def _shown(before: ProgressStatus, report: Progress, settings: PlanSettings) -> ProgressStatus:
     changes: dict[str, Any] = {"message": cut(report.message, _MAX_MESSAGE)}
     if report.stage is Stage.TRAIN:
         changes |= _position(report)
     after = before.model_copy(update={name: value for name, value in changes.items() if value is not None})
-    told: dict[str, Any] = {"progress": _with_time(before, after, report.updated_at, settings)}
-    if report.stage is Stage.TRAIN:
-        told |= _training(status, report, observed)
-    return status.model_copy(update=told)
+    return _with_time(before, after, report.updated_at, settings)
 
 
 def _with_time(
