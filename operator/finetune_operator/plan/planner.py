@@ -62,11 +62,12 @@ def plan(observed: Observed, now: datetime, settings: PlanSettings) -> Plan:
     context = _context(observed, spec, now, settings)
     decision = decide(context)
     after = next_status(context, decision)
+    told = (*_spec_change(context), *decision.events, *events_between(before, after, spec))
     return Plan(
         status=after,
         actions=decision.actions + _fix_spec(context, decision),
         after_status=decision.after_status,
-        events=(*_spec_change(context), *decision.events, *events_between(before, after, spec)),
+        events=_once(told, decision.reason),
         requeue_after=_requeue(context, decision, after),
     )
 
@@ -197,6 +198,14 @@ def _spec_change(context: PolicyContext) -> tuple[JobEvent, ...]:
         "the change as a new FineTuneJob"
     )
     return () if unchanged else (JobEvent(EventType.WARNING, Reason.SPEC_CHANGED, message),)
+
+
+def _once(told: tuple[JobEvent, ...], reason: Reason) -> tuple[JobEvent, ...]:
+    """Where two events have the same text, the one with the decision's own reason: a preempted gang is Held, which
+    says more than that it is Queued.
+    """
+    exact = {event.message for event in told if event.reason is reason}
+    return tuple(event for event in told if event.reason is reason or event.message not in exact)
 
 
 def _requeue(context: PolicyContext, decision: Decision, after: JobStatus) -> float | None:

@@ -149,6 +149,15 @@ def test_a_job_that_kueue_preempts_goes_on_as_another_attempt_when_kueue_lets_it
     assert world.cluster.launches == 1
 
 
+def test_a_preemption_is_told_by_one_event() -> None:
+    world = a_queued_training()
+    world.cluster.quota = False
+    world.cluster.preempt(world.jobs[Stage.TRAIN])
+    world.cluster.control_jobs()
+    assert [event.reason for event in world.reconcile().events] == ["Held"]
+    assert (world.status.message, world.told[-2]) == (world.told[-1], "attempt 1 trains on 2 GPUs in 2 pods")
+
+
 def test_a_preemption_that_is_seen_when_all_pods_are_gone_ends_the_attempt_too() -> None:
     world = a_queued_training()
     world.cluster.quota = False
