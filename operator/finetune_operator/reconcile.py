@@ -149,8 +149,9 @@ class Reconciler:
                     log.info("action_applied", action=_described(action))
             for action, error in zip(together, results, strict=True):
                 if isinstance(error, RefusedError | NameTakenError):
-                    log.warning("refused", action=_described(action), error=str(error))
-                    return stalled(observed, _obstacle(error), now)
+                    told = stalled(observed, _obstacle(error), now)
+                    _log_refusal(log, action, error, observed.job.status, told.status)
+                    return told
                 if error is not None:
                     raise error
         return decided
@@ -216,6 +217,16 @@ def _winding_up(record: Record, now: datetime) -> float | None:
         return None
     left = datetime.fromisoformat(completed) + _WIND_UP - now
     return left.total_seconds() if left > timedelta() else None
+
+
+def _log_refusal(
+    log: Log, action: Action, error: RefusedError | NameTakenError, before: JobStatus | None, after: JobStatus
+) -> None:
+    """A predecessor that goes is looked at every other second: that is told when it begins, and is nobody's fault."""
+    if not (isinstance(error, NameTakenError) and error.taken.is_going):
+        log.warning("refused", action=_described(action), error=str(error))
+    elif before is None or before.reason != after.reason:
+        log.info("waiting", action=_described(action), error=str(error))
 
 
 def _obstacle(error: RefusedError | NameTakenError) -> Refusal | NameTaken:

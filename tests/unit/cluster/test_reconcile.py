@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tests.unit.cluster.api_server import status
 from tests.unit.cluster.conftest import World
 from tests.unit.cluster.pod_json import condition
@@ -203,6 +204,21 @@ async def test_a_name_that_is_taken_is_told_with_its_owner(starting: Tried, uid:
     assert starting.written()["reason"] == reason
     assert (uid or "nobody") in starting.written()["message"]
     assert starting.world.server.paths("DELETE") == []
+
+
+async def test_a_predecessor_that_goes_is_logged_once_and_as_no_warning(starting: Tried) -> None:
+    starting.world.server.answer("POST", JOBS, status(409, "AlreadyExists"))
+    starting.world.server.answer("GET", PREPARE, child("Job", "bot-prepare", owner="uid-of-its-predecessor"))
+    with capture_logs() as logs:
+        await starting.once()
+        body = finetune_job(version=3, **starting.written())
+        del body["spec"]["datasets"][0]["secretRef"]
+        body["spec"]["workspace"] = {"size": "1Gi"}
+        starting.world.knows(FINETUNE_JOBS, body)
+        await starting.once()
+    assert starting.world.server.paths("POST").count(JOBS) == 2
+    waits = [(entry["event"], entry["log_level"]) for entry in logs if "bot-prepare" in entry.get("error", "")]
+    assert waits == [("waiting", "info")]
 
 
 def stalled(status: dict[str, Any]) -> bool:
