@@ -122,6 +122,19 @@ def test_a_new_pod_of_the_next_attempt_is_left_alone_while_the_old_ones_go() -> 
     assert "node-1-0" in world.status.message
 
 
+def test_an_operator_that_died_before_it_deleted_the_pods_deletes_them_although_new_ones_are_there() -> None:
+    world = a_queued_training()
+    left = world.pod(Stage.TRAIN, 1).name
+    world.cluster.remove_pod(world.pod(Stage.TRAIN, 0).name)
+    world.reconcile(dies_after=1)
+    assert world.status.attempts[-1].reason == "interrupted"
+    world.pass_time(5)
+    world.control()
+    assert world.reconcile().after_status == (DeletePods("support-bot-train", (left,)),)
+    come_back(world)
+    assert (world.phase, world.status.attempt) == (Phase.TRAINING, 2)
+
+
 def test_a_queued_job_in_which_a_rank_has_ended_well_is_deleted_since_it_would_not_come_back_whole() -> None:
     world = a_queued_training()
     world.end_pod(Stage.TRAIN, 0, ExitCode.OK)

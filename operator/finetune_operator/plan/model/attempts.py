@@ -32,7 +32,7 @@ def current(status: JobStatus, job: StageJob | None, topology: Topology, now: da
         return last
     if last is None or job.attempt > last.number:
         return Attempt(number=job.attempt, topology=topology, start=job.created)
-    if last.is_over and _goes_on(job, last) and any(is_newer(pod, last) for pod in job.pods):
+    if last.is_over and _goes_on(job, last) and _has_given_way(job, last):
         return begin(last, topology, now)
     return last
 
@@ -41,6 +41,11 @@ def _goes_on(job: StageJob, last: Attempt) -> bool:
     """Whether the Job runs pods again after the end of its last attempt, and may."""
     runs = not (job.suspended or job.has_ended or job.deleting)
     return runs and (job.queued or last.reason == PREEMPTED)
+
+
+def _has_given_way(job: StageJob, last: Attempt) -> bool:
+    """Whether there are pods of the next attempt, and none of the one that has ended is left to be taken down."""
+    return any(is_newer(pod, last) for pod in job.pods) and not any(is_left(pod, last) for pod in job.pods)
 
 
 def begin(last: Attempt | None, topology: Topology, now: datetime) -> Attempt:
@@ -88,6 +93,12 @@ def pods_of(job: StageJob, attempt: Attempt, history: tuple[Attempt, ...]) -> tu
 def is_newer(pod: PodState, attempt: Attempt) -> bool:
     """Whether the pod was made after the newest pod of the attempt."""
     return attempt.last_pod_created is None or pod.created > attempt.last_pod_created
+
+
+def is_left(pod: PodState, ended: Attempt) -> bool:
+    """Whether a pod of the attempt has to be deleted. Those of a Job that was suspended go by themselves."""
+    goes = pod.deleting or (pod.ended and ended.reason == PREEMPTED)
+    return not goes and not is_newer(pod, ended)
 
 
 def newest_pod(pods: tuple[PodState, ...]) -> datetime | None:

@@ -25,8 +25,8 @@ from typing import Final, Protocol
 from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.status import Attempt
 from finetune_operator.plan.model import names
-from finetune_operator.plan.model.attempts import PREEMPTED, is_newer
-from finetune_operator.plan.model.observed import PodPhase, PodState, StageJob
+from finetune_operator.plan.model.attempts import PREEMPTED, is_left
+from finetune_operator.plan.model.observed import PodPhase, StageJob
 from finetune_operator.plan.model.plan import DeleteJob, DeletePods, EndJob, Removal
 from finetune_operator.plan.policies.backoff import delay_seconds
 
@@ -68,7 +68,7 @@ class KueueGang:
             return _deleted(job)  # it would come back without the rank that has ended well, or not at all
         if delay_seconds(ended.tries) >= _LONG_SECONDS:
             return _deleted(job)  # its pods would be there again at once, and fail again
-        left = tuple(pod.name for pod in job.pods if _is_left(pod, ended))
+        left = tuple(pod.name for pod in job.pods if is_left(pod, ended))
         return (DeletePods(job.name, left),) if left else ()
 
     def suspend(self, job: StageJob) -> tuple[Removal, ...]:
@@ -97,12 +97,6 @@ def driver_of(job: StageJob) -> Gang:
 def queue_of(job: FineTuneJob) -> str | None:
     """The Kueue queue that the job is to wait in."""
     return job.metadata.labels.get(names.LABEL_QUEUE)
-
-
-def _is_left(pod: PodState, ended: Attempt) -> bool:
-    """Whether a pod of the attempt has to be deleted. Those of a Job that was suspended go by themselves."""
-    goes = pod.deleting or (pod.ended and ended.reason == PREEMPTED)
-    return not goes and not is_newer(pod, ended)
 
 
 def _deleted(job: StageJob) -> tuple[Removal, ...]:
