@@ -79,7 +79,7 @@ prepare: install cluster-build
 test: ## Everything: lint, types, imports, unit, golden, contract and real-cluster tests
 	@$(MAKE) --no-print-directory -j2 prepare
 	@$(MAKE) --no-print-directory lint verify
-	@$(PYTHON) -m pytest tests -n 2 --dist loadgroup
+	@$(PYTHON) -m pytest tests -n 2 --dist loadfile
 
 .PHONY: test-kueue
 test-kueue: install kueue-build ## The operator under the real Kueue, on the real cluster

@@ -21,11 +21,8 @@ from tests.cluster.support.operator import OperatorProcess
 from tests.cluster.support.store import Store
 from tests.told import tell
 
-HERE = Path(__file__).resolve().parent
-REPOSITORY = HERE.parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 REPORT = pytest.StashKey[pytest.TestReport]()
-ONE_CLUSTER = "cluster"
-"""The group of tests that share a cluster: `pytest -n 2 --dist loadgroup` runs the other tests beside them."""
 
 
 @pytest.fixture(scope="session")
@@ -87,9 +84,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the tests under Kueue to `-m kueue`: building its manager takes minutes."""
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.xdist_group(ONE_CLUSTER))
     if "kueue" in config.option.markexpr:
         return
     under_kueue = [item for item in items if item.get_closest_marker("kueue")]
