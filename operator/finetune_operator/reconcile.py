@@ -33,6 +33,7 @@ from finetune_operator.plan.model.plan import (
     Plan,
     QueueJob,
     Refusal,
+    soonest,
 )
 from finetune_operator.plan.model.settings import PlanSettings
 from finetune_operator.plan.planner import plan, stalled
@@ -136,7 +137,7 @@ class Reconciler:
         if self._is_told_already(key, job.status, decided.status):
             await self._write(key, job, decided.status, log)
         self._tell(job, decided.events, now, log)
-        return _soonest(decided.requeue_after, seen.recheck_after)
+        return soonest(decided.requeue_after, seen.recheck_after)
 
     async def _create(self, key: JobKey, observed: Observed, decided: Plan, now: datetime, log: Log) -> Plan:
         """Does the plan's actions in order; the first that cannot be done makes it another plan."""
@@ -264,7 +265,3 @@ def _described(action: Action) -> str:
             return f"delete of Job/{action.job} the pods {', '.join(action.pods)}"
         case QueueJob():
             return f"queue Job/{action.job} in {action.queue}"
-
-
-def _soonest(*delays: float | None) -> float | None:
-    return min((delay for delay in delays if delay is not None), default=None)

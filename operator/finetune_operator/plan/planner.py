@@ -10,7 +10,17 @@ from finetune_operator.plan.manifests.stages import resolved_config_map
 from finetune_operator.plan.model import attempts
 from finetune_operator.plan.model.context import Decision, Health, Policy, PolicyContext
 from finetune_operator.plan.model.observed import Observed
-from finetune_operator.plan.model.plan import Create, EventType, Fault, JobEvent, NameTaken, Obstacle, Plan, Refusal
+from finetune_operator.plan.model.plan import (
+    Create,
+    EventType,
+    Fault,
+    JobEvent,
+    NameTaken,
+    Obstacle,
+    Plan,
+    Refusal,
+    soonest,
+)
 from finetune_operator.plan.model.problems import SpecProblem
 from finetune_operator.plan.model.resolved import ResolvedSpec
 from finetune_operator.plan.model.settings import PlanSettings
@@ -210,8 +220,7 @@ def _once(told: tuple[JobEvent, ...], reason: Reason) -> tuple[JobEvent, ...]:
 
 def _requeue(context: PolicyContext, decision: Decision, after: JobStatus) -> float | None:
     """When the decision wants it, or when the deadline comes, whichever is sooner."""
-    due = [] if decision.requeue_after is None else [decision.requeue_after]
     ends = termination.deadline_of(context.job, after)
-    if ends is not None and not decision.phase.is_terminal:
-        due.append(max(0.0, (ends - context.now).total_seconds()))
-    return min(due, default=None)
+    if ends is None or decision.phase.is_terminal:
+        return decision.requeue_after
+    return soonest(decision.requeue_after, max(0.0, (ends - context.now).total_seconds()))

@@ -121,3 +121,8 @@ class Fault:
 
 Obstacle = Refusal | NameTaken | Fault
 """What keeps a plan from being carried out."""
+
+
+def soonest(*delays: float | None) -> float | None:
+    """When to look again, if any of several says so."""
+    return min((delay for delay in delays if delay is not None), default=None)

@@ -12,12 +12,12 @@ from finetune_operator.plan.model.context import Decision, Health, PolicyContext
 from finetune_operator.plan.model.observed import PodPhase, StageJob
 from finetune_operator.plan.model.plan import Create, EventType, JobEvent
 from finetune_operator.plan.model.text import count, cut
-from finetune_operator.plan.policies.accounting import close_attempt, end_attempt
+from finetune_operator.plan.policies.accounting import close_attempt
 from finetune_operator.plan.policies.backoff import remaining_seconds
 from finetune_operator.plan.policies.dead_nodes import draining
 from finetune_operator.plan.policies.gang import driver_of
 from finetune_operator.plan.policies.phases import PHASES
-from finetune_operator.plan.policies.restart import beginning
+from finetune_operator.plan.policies.restart import beginning, interrupted
 from finetune_operator.plan.policies.suspend import SUSPENDING
 from finetune_trainer.contract import ExitCode, Stage
 
@@ -57,19 +57,10 @@ def launch(context: PolicyContext) -> Decision | None:
 
 
 def _lost(context: PolicyContext, last: Attempt) -> Decision:
-    """Somebody deleted the attempt's Job: it has ended with it, free of charge."""
-    ended = end_attempt(context, last, "interrupted", message="the Job of its pods was deleted, not by the operator")
-    message = f"attempt {last.number} was interrupted: its Job was deleted, not by the operator"
-    return Decision(
-        Phase.QUEUED,
-        Reason.RESTARTING,
-        message,
-        events=(JobEvent(EventType.NORMAL, Reason.RESTARTING, message),),
-        attempts=(ended.attempt,),
-        restarts=ended.used,
-        requeue_after=_AGAIN_SOON,
-        health=Health.CHANGING,
-    )
+    """Somebody deleted the attempt's Job: it has ended with it."""
+    closed = close_attempt(context, "interrupted", message="the Job of its pods was deleted, not by the operator")
+    how = "its Job was deleted, not by the operator"
+    return interrupted(last, closed, Reason.RESTARTING, how, requeue_after=_AGAIN_SOON)
 
 
 def _await_strays(context: PolicyContext) -> Decision:

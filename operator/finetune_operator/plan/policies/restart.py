@@ -12,7 +12,7 @@ from finetune_operator.plan.model.context import Decision, Health, PolicyContext
 from finetune_operator.plan.model.observed import StageJob
 from finetune_operator.plan.model.plan import DeletePods, EventType, JobEvent
 from finetune_operator.plan.model.text import count, duration
-from finetune_operator.plan.policies.accounting import Ended, close_attempt, end_attempt
+from finetune_operator.plan.policies.accounting import Closed, Ended, close_attempt, end_attempt
 from finetune_operator.plan.policies.backoff import delay_seconds, newest_checkpoint
 from finetune_operator.plan.policies.dead_nodes import draining
 from finetune_operator.plan.policies.failure_cause import Cause, cause_of, cause_of_job, vanished
@@ -107,17 +107,25 @@ def _is_taken_down(context: PolicyContext, attempt: Attempt) -> bool:
 
 
 def _preempted(context: PolicyContext, attempt: Attempt) -> Decision:
-    """Kueue, or somebody else, has suspended the Job: its pods checkpoint and go, and nobody is charged."""
+    """Kueue, or somebody else, has suspended the Job: its pods checkpoint and go."""
     cause = cause_of(context.members)
     closed = close_attempt(context, attempts.PREEMPTED, message=cause.text if cause else None)
-    message = f"attempt {attempt.number} was interrupted: its Job was suspended, not by the operator"
+    return interrupted(attempt, closed, Reason.HELD, "its Job was suspended, not by the operator")
+
+
+def interrupted(
+    attempt: Attempt, closed: Closed, reason: Reason, how: str, *, requeue_after: float | None = None
+) -> Decision:
+    """An attempt that ends because somebody else did something to its Job: nobody is charged."""
+    message = f"attempt {attempt.number} was interrupted: {how}"
     return Decision(
         Phase.QUEUED,
-        Reason.HELD,
+        reason,
         message,
-        events=(JobEvent(EventType.NORMAL, Reason.HELD, message),),
+        events=(JobEvent(EventType.NORMAL, reason, message),),
         attempts=closed.attempts,
         restarts=closed.restarts,
+        requeue_after=requeue_after,
         health=Health.CHANGING,
     )
 

@@ -9,6 +9,7 @@ from finetune_operator.api.status import Attempt, Phase, Reason
 from finetune_operator.plan.model.context import Decision, PolicyContext
 from finetune_operator.plan.model.names import CONTAINER
 from finetune_operator.plan.model.observed import PodPhase, PodState, StageJob
+from finetune_operator.plan.model.plan import soonest
 from finetune_operator.plan.model.text import layout
 from finetune_operator.plan.policies.dead_nodes import draining
 from finetune_operator.plan.policies.failure_cause import last_cause
@@ -39,7 +40,7 @@ def running(context: PolicyContext) -> Decision:
     problem = _problem(context, job)
     if problem is not None:
         return Decision(phase, Reason.POD_PROBLEM, problem)
-    recheck = _soonest(_silent_after(context, job), drained.recheck_after, _lingers_soon(context))
+    recheck = soonest(_silent_after(context, job), drained.recheck_after, _lingers_soon(context))
     if context.attempt is not None:
         return _training(context, context.attempt, recheck)
     return Decision(phase, reason, message + _retried(job), requeue_after=recheck)
@@ -101,7 +102,3 @@ def _up(context: PolicyContext) -> int:
 def _retried(job: StageJob) -> str:
     cause = last_cause(job.pods)
     return f"; a pod failed and is tried again: {cause.text}" if cause else ""
-
-
-def _soonest(*delays: float | None) -> float | None:
-    return min((delay for delay in delays if delay is not None), default=None)
