@@ -12,6 +12,8 @@ from finetune_operator.plan.model.observed import PodState, StageJob
 Json = Mapping[str, Any]
 AT_ONCE_SECONDS: Final = 1
 """activeDeadlineSeconds of a Job that is to end: it is over as soon as the Job controller looks."""
+_FIRST: Final = 1
+"""metadata.generation of a Job whose spec nobody has changed since it was created."""
 _SETTLED: Final = ("Complete", "Failed", "FailureTarget", "SuccessCriteriaMet")
 
 
@@ -28,6 +30,7 @@ def stage_job(job: Json, pods: tuple[PodState, ...]) -> StageJob:
         attempt=int(attempt) if attempt.isdecimal() else 1,
         completions=spec.get("completions") or 1,
         suspended=bool(spec.get("suspend")),
+        created_suspended=bool(spec.get("suspend")) and metadata.get("generation") == _FIRST,
         active=status.get("active") or 0,
         complete=_condition(status, "Complete") is not None,
         failed=failed is not None,

@@ -141,7 +141,7 @@ def trim_batch_job(body: Body) -> dict[str, Any]:
     spec, status = body.get("spec", {}), body.get("status", {})
     own, made_with = body["metadata"].get("labels") or {}, labels_of_pods(body)
     return {
-        "metadata": _trim_metadata(body, {**own, **made_with}),
+        "metadata": _trim_metadata(body, {**own, **made_with}) | _pick(body["metadata"], ("generation",)),
         "spec": _pick(spec, _JOB_SPEC),
         "status": _pick(status, _JOB_STATUS) | {"conditions": _trim_conditions(status)},
     }

@@ -35,6 +35,10 @@ def test_a_plain_job_is_attempt_1_of_one_pod() -> None:
     assert not read.has_ended
 
 
+def changed(body: Json, generation: int) -> Json:
+    return {**body, "metadata": {**body["metadata"], "generation": generation}}
+
+
 READS: list[tuple[Json, str, Any]] = [
     (train_job(labels={"finetune-operator.io/attempt": "3"}), "attempt", 3),
     (train_job(labels={"finetune-operator.io/attempt": "x"}), "attempt", 1),
@@ -42,6 +46,9 @@ READS: list[tuple[Json, str, Any]] = [
     (train_job(spec={"completions": 4}), "completions", 4),
     (train_job(spec={"activeDeadlineSeconds": 1}), "ending", True),
     (train_job(spec={"suspend": True}), "suspended", True),
+    (changed(train_job(spec={"suspend": True}), 1), "created_suspended", True),
+    (changed(train_job(spec={"suspend": True}), 2), "created_suspended", False),
+    (changed(train_job(spec={"suspend": False}), 1), "created_suspended", False),
     (train_job(status={"active": 2}), "active", 2),
     (train_job(spec={"activeDeadlineSeconds": 1}), "ending", True),
     (train_job(spec={"activeDeadlineSeconds": 86400}), "ending", False),

@@ -326,9 +326,11 @@ class AnyLife(RuleBasedStateMachine):
         if world.job.spec.run_policy.suspend:
             self.disturbances += 1
             world.set_policy(suspend=False)
-        for job in cluster.jobs:
-            if not cluster.kueue:
+        for job in world.jobs.values():
+            if not cluster.kueue or not (cluster.kueue_manages_all or job.queue):
                 job.suspended = False
+            elif job.suspended and job.generation > 1 and LABEL_QUEUE in world.job.metadata.labels:
+                job.queue = "team"  # as the status says
 
     # Looking at the world
 

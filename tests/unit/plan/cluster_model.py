@@ -72,6 +72,13 @@ class BatchJob:
     succeeded: set[int] = field(default_factory=set)
     uncounted: int = 0
     """Pods that have ended and that its controller still takes for active."""
+    generation: int = 1
+    """Counts changes of `suspended`."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "suspended" and self.__dict__.get(name, value) != value:
+            self.generation += 1
+        super().__setattr__(name, value)
 
     @property
     def name(self) -> str:
@@ -97,6 +104,7 @@ class BatchJob:
             attempt=int(self.manifest["metadata"]["labels"].get(LABEL_ATTEMPT, "1")),
             completions=self.size,
             suspended=self.suspended,
+            created_suspended=self.suspended and self.generation == 1,
             active=sum(not pod.ended and not pod.deleting for pod in pods) + self.uncounted,
             complete=self.complete,
             failed=bool(self.failure),

@@ -249,6 +249,27 @@ def test_where_kueue_manages_every_job_what_it_holds_back_is_put_into_the_jobs_q
     assert world.phase is Phase.QUEUED
 
 
+def test_a_persons_suspension_of_what_never_queues_is_not_answered_by_queueing_it() -> None:
+    world = World(a_job(labels=QUEUE), cluster=Cluster(kueue=True)).reach(Stage.PREPARE)
+    world.jobs[Stage.PREPARE].suspended = True
+    world.settle()
+    assert (world.plan().actions, world.jobs[Stage.PREPARE].queue) == ((), None)
+    assert world.status.reason == "Held"
+    assert "set the Job's spec.suspend to false" in world.status.message
+    world.jobs[Stage.PREPARE].suspended = False
+    come_back(world)
+    world.finish(Stage.PREPARE)
+    assert world.phase is Phase.QUEUED
+
+
+def test_what_kueue_suspends_later_is_queued_by_whoever_reads_the_status() -> None:
+    world = World(a_job(labels=QUEUE), cluster=Cluster(kueue=True)).reach(Stage.PREPARE)
+    world.cluster.kueue_manages_all = True
+    world.settle()
+    assert world.jobs[Stage.PREPARE].suspended
+    assert "the label of the Job support-bot-prepare kueue.x-k8s.io/queue-name=team" in world.status.message
+
+
 def test_where_kueue_manages_every_job_and_none_is_named_the_way_out_is_told() -> None:
     world = World(cluster=Cluster(kueue=True, kueue_manages_all=True))
     world.settle()

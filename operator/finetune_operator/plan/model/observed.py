@@ -85,6 +85,8 @@ class StageJob:
     completions: int = 1
     suspended: bool = False
     """The operator never suspends a Job: this is Kueue, or somebody else."""
+    created_suspended: bool = False
+    """Whether it is suspended since its creation: by an admission webhook, where the operator did not ask for it."""
     active: int = 0
     """Pods that its controller counts as running: a moment behind those that have ended."""
     complete: bool = False
