@@ -96,7 +96,7 @@ class Reason(StrEnum):
     RESTARTING = "Restarting"
     """An attempt has ended; its pods go before the next one starts."""
     BACKING_OFF = "BackingOff"
-    """The next attempt waits, because those before it ended without a new checkpoint."""
+    """The next attempt waits, because those before it ended without a new checkpoint, or within a minute."""
     POD_STUCK = "PodStuckTerminating"
     """A pod has not gone although its grace period is over: its node is probably dead."""
     RESTARTS_EXHAUSTED = "RestartsExhausted"
@@ -211,7 +211,7 @@ class Attempt(StatusModel):
     """Whether the restart after it is charged to maxRestarts."""
     tries: int = 0
     """Attempts in a row, this one included, that ended without a new verified checkpoint; the wait before the next
-    one doubles with them."""
+    one doubles with them. Two in a row that ran for less than a minute count as 2 whatever they saved."""
     resumed_from_step: int | None = None
     """The checkpoint it began with."""
     checkpoint_step: int | None = None

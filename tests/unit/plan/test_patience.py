@@ -117,9 +117,8 @@ def test_the_first_restart_is_at_once_and_the_second_waits() -> None:
     world.control()
     decided = world.reconcile()
     assert (decided.status.reason, decided.requeue_after, decided.actions) == ("BackingOff", 5, ())
-    assert f"2 attempts in a row ended without a new checkpoint, the last one (internal) at {ended:%H:%M:%S} UTC" in (
-        decided.status.message
-    )
+    told = "2 attempts in a row ended without a new checkpoint or within a minute, the last one (internal) at"
+    assert f"{told} {ended:%H:%M:%S} UTC" in decided.status.message
     assert "no room" in decided.status.message
     world.pass_time(4)
     assert world.plan().requeue_after == 1
@@ -158,6 +157,7 @@ def test_a_new_verified_checkpoint_ends_the_waiting() -> None:
     for _ in range(3):
         fail_and_come_back(world)
     assert world.status.attempts[-2].tries == 3
+    world.pass_time(60)
     world.progress = a_report(world.now, checkpoints=(a_checkpoint(40),))
     world.reconcile()
     world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
@@ -166,6 +166,44 @@ def test_a_new_verified_checkpoint_ends_the_waiting() -> None:
     world.control()
     world.reconcile()
     assert world.status.attempt == 5
+
+
+def attempts_that_claim_progress(world: World, times: int, seconds: float) -> list[str]:
+    """How the status tells of the end of each."""
+    told = []
+    for step in range(times):
+        world.pass_time(seconds)
+        world.progress = a_report(world.now, checkpoints=(a_checkpoint(10 * step),))
+        world.reconcile()
+        world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
+        told.append(world.reconcile().status.message.partition(" from the")[0])
+        world.control()
+        world.pass_time(5)
+        world.settle()
+        world.run_pods()
+        world.reconcile()
+    return told
+
+
+def test_claims_of_progress_buy_no_restarts_without_a_pause() -> None:
+    told = attempts_that_claim_progress(a_training(maxRestarts=1), 4, 1)
+    assert ["in 5s" in message for message in told] == [False, True, True, True]
+
+
+def test_after_progress_that_took_its_time_the_restart_is_at_once() -> None:
+    told = attempts_that_claim_progress(a_training(maxRestarts=1), 3, 60)
+    assert ["in 5s" in message for message in told] == [False] * 3
+
+
+def test_an_attempt_that_a_suspension_cut_short_is_no_short_one() -> None:
+    world = a_training(maxRestarts=1)
+    world.set_policy(suspend=True)
+    world.settle()
+    world.set_policy(suspend=False)
+    world.settle()
+    world.run_pods()
+    world.reconcile()
+    assert attempts_that_claim_progress(world, 1, 1) == ["attempt 2 ended, the pods restart"]
 
 
 def test_a_rank_that_vanishes_is_a_free_restart_at_once() -> None:

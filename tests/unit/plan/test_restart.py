@@ -151,6 +151,7 @@ def test_when_the_budget_is_used_the_job_fails_with_what_happened_last_and_its_p
 def test_the_budget_is_for_faults_without_progress_in_between() -> None:
     world = a_training(maxRestarts=1)
     for step in (10, 20, 30, 40):
+        world.pass_time(60)
         save(world, step)
         world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
         come_back(world)

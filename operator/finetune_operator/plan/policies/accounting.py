@@ -9,7 +9,7 @@ from finetune_operator.api.status import Attempt
 from finetune_operator.plan.model import attempts
 from finetune_operator.plan.model.context import PolicyContext
 from finetune_operator.plan.model.observed import PodState
-from finetune_operator.plan.policies.backoff import has_progressed, newest_checkpoint
+from finetune_operator.plan.policies.backoff import has_progressed, newest_checkpoint, tries_until
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ def end_attempt(
     newest = newest_checkpoint(context.status, attempt)
     previous = next((a for a in reversed(context.status.attempts) if a.number < attempt.number), None)
     progressed = has_progressed(newest, previous)
-    tries = 1 if progressed or previous is None else previous.tries + 1
     mark = newest if previous is None or progressed else previous.checkpoint_step
     stopped = stopped_at(context.members, context.now)
     closed = attempts.end(attempt, context.now, reason, exit_code=exit_code, message=message, stopped=stopped)
+    tries = tries_until(closed, previous, progressed=progressed)
     kept = {"tries": tries, "checkpoint_step": mark, "last_pod_created": last_pod_created(context, attempt)}
     return Ended(closed.model_copy(update=kept), 0 if progressed else context.status.restarts)
 

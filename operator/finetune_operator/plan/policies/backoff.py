@@ -1,5 +1,9 @@
 """How long a restart waits: not at all after progress, twice as long each time without.
 
+What a trainer says of its checkpoints is believed, but it is the word of a tenant's own image: two attempts in a row
+that ran for less than a minute count as two without progress, whatever they say, so that no word of theirs buys
+restarts without a pause. One of them may be an accident, and restarts at once.
+
 Computed from recorded times, so that an operator that is started again waits no longer and no less.
 """
 
@@ -13,6 +17,8 @@ from finetune_operator.api.status import Attempt, JobStatus
 _FIRST_SECONDS: Final = 5.0
 _LONGEST_SECONDS: Final = 300.0
 _DOUBLINGS: Final = 16
+_SHORT: Final = timedelta(seconds=60)
+_AFTER_TWO_SHORT: Final = 2
 
 
 def delay_seconds(tries: int) -> float:
@@ -20,6 +26,22 @@ def delay_seconds(tries: int) -> float:
     if tries <= 1:
         return 0.0
     return min(_LONGEST_SECONDS, _FIRST_SECONDS * 2.0 ** min(tries - 2, _DOUBLINGS))
+
+
+def tries_until(ended: Attempt, previous: Attempt | None, *, progressed: bool) -> int:
+    """How many attempts in a row count as having ended without a new checkpoint, this one included."""
+    if previous is None:
+        return 1
+    if not progressed:
+        return previous.tries + 1
+    return _AFTER_TWO_SHORT if previous.tries and _is_short(previous) and _is_short(ended) else 1
+
+
+def _is_short(ended: Attempt) -> bool:
+    """Whether its pods ran together for less than a minute."""
+    if ended.end is None or ended.running_since is None:
+        return True
+    return ended.end - ended.running_since < _SHORT
 
 
 def remaining_seconds(ended: Attempt, now: datetime) -> float:

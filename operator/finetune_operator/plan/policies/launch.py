@@ -84,8 +84,8 @@ def _await_strays(context: PolicyContext) -> Decision:
 
 def _wait(last: Attempt, wait: float) -> Decision:
     message = (
-        f"attempt {last.number + 1} waits: {count(last.tries, 'attempt')} in a row ended without a new checkpoint, the "
-        f"last one ({last.reason}) at {last.end:%H:%M:%S} UTC. {last.message or ''}"
+        f"attempt {last.number + 1} waits: {count(last.tries, 'attempt')} in a row ended without a new checkpoint or "
+        f"within a minute, the last one ({last.reason}) at {last.end:%H:%M:%S} UTC. {last.message or ''}"
     ).strip()
     return Decision(Phase.QUEUED, Reason.BACKING_OFF, message, requeue_after=wait, health=Health.CHANGING)
 
