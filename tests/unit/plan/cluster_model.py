@@ -72,6 +72,8 @@ class BatchJob:
     succeeded: set[int] = field(default_factory=set)
     uncounted: int = 0
     """Pods that have ended and that its controller still takes for active."""
+    not_created: str | None = None
+    """What its events tell of pods that could not be made."""
     generation: int = 1
     """Counts changes of `suspended`."""
 
@@ -112,6 +114,7 @@ class BatchJob:
             deleting=self.deleting,
             ending=self.deadline is not None,
             queued=self.queue is not None,
+            not_created=self.not_created,
             pods=pods,
         )
 

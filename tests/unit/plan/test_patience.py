@@ -70,6 +70,22 @@ def test_another_reason_why_the_nodes_do_not_do_is_shown_and_is_no_new_event() -
     assert [event.reason for event in world.reconcile().events] == ["PodProblem"]
 
 
+def test_a_quota_that_refuses_pod_after_pod_is_one_event_and_another_refusal_another() -> None:
+    world = World()
+    world.reconcile()
+    job = world.jobs[Stage.PREPARE]
+    for pod, again in (("x7k2p", ""), ("bbbbb", ""), ("m4xzq", "(combined from similar events): ")):
+        job.not_created = (
+            f'FailedCreate: {again}Error creating: pods "support-bot-prepare-{pod}" is forbidden: exceeded quota: none'
+        )
+        world.reconcile()
+        assert pod in world.status.message
+    assert world.events.count("PodProblem") == 1
+    job.not_created = 'FailedCreate: Error creating: pods "support-bot-prepare-x7k2p" is forbidden: no host network'
+    world.reconcile()
+    assert world.events.count("PodProblem") == 2
+
+
 @pytest.mark.parametrize("code", [ExitCode.PEER_LOST, ExitCode.INTERNAL])
 def test_nothing_is_charged_before_all_pods_ran(code: ExitCode) -> None:
     world = a_training_with_one_pod_pending(maxRestarts=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -39,12 +40,15 @@ _WARNED: Final = frozenset({Reason.POD_PROBLEM, Reason.POD_STUCK})
 
 
 _UNSCHEDULABLE: Final = "Unschedulable: "
+_CHANGES: Final = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{5}(?![\w-])|\d|\(combined from similar events\): ")
+"""The end of a name that Kubernetes has made up (a pod's that a quota refuses is another at each try), numbers, and
+what is put before an event that came again too often."""
 
 
 def _words(status: JobStatus) -> str:
-    """The message without what changes all the time: numbers, and for which reasons the nodes there are do not do."""
+    """The message without what changes all the time, and without for which reasons the nodes there are do not do."""
     before, unschedulable, _ = status.message.partition(_UNSCHEDULABLE)
-    return "".join(letter for letter in before + unschedulable if not letter.isdigit())
+    return _CHANGES.sub("", before + unschedulable)
 
 
 def milestones(before: JobStatus, after: JobStatus) -> Iterator[JobEvent]:
