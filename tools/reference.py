@@ -7,12 +7,13 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Iterator
+from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from finetune_operator.api.crd import definitions
-from finetune_operator.api.status import Reason
+from finetune_operator.api.status import AttemptEnd, Reason
 from finetune_trainer.contract import ExitCode
 
 Schema = dict[str, Any]
@@ -36,6 +37,14 @@ The name is reported in `status.reason` (in CamelCase), in `status.attempts[].re
 | code | name | what happens |
 | --- | --- | --- |
 """
+
+
+_ENDS = """## Ends of attempts
+
+In `status.attempts[].reason`. Later versions may add to them.
+
+| reason | meaning |
+| --- | --- |"""
 
 
 def _kind(node: Schema) -> str:
@@ -91,9 +100,9 @@ def _exit_codes() -> str:
     return _EXIT_CODES + "\n".join(f"| {code.value} | {code.exit_name} | {code.consequence} |" for code in ExitCode)
 
 
-def _reasons() -> Iterator[str]:
-    """Each Reason with the docstring that follows it in the source, which is its one description."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(Reason))).body[0]
+def _members(of: type[StrEnum]) -> Iterator[str]:
+    """Each member with the docstring that follows it in the source, which is its one description."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(of))).body[0]
     assert isinstance(body, ast.ClassDef)  # noqa: S101 - the source of a class is one
     for value, meaning in pairwise(body.body):
         match value, meaning:
@@ -104,7 +113,9 @@ def _reasons() -> Iterator[str]:
 def render() -> str:
     """The whole reference as Markdown."""
     sections = (_section(definition) for definition in definitions())
-    return "\n".join([_HEAD, *sections, _exit_codes(), "", _REASONS, *_reasons(), ""])
+    return "\n".join(
+        [_HEAD, *sections, _exit_codes(), "", _ENDS, *_members(AttemptEnd), "", _REASONS, *_members(Reason), ""]
+    )
 
 
 if __name__ == "__main__":

@@ -7,12 +7,21 @@ under 32 KiB.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Final, Self
 
 from pydantic import Field
 
 from finetune_operator.api.base import StatusModel, Time
-from finetune_trainer.contract import Artifact, CheckpointRef, PreparedData, Sample, Stage, Topology, TrainedModel
+from finetune_trainer.contract import (
+    Artifact,
+    CheckpointRef,
+    ExitCode,
+    PreparedData,
+    Sample,
+    Stage,
+    Topology,
+    TrainedModel,
+)
 
 MAX_ATTEMPTS: Final = 16
 MAX_CHECKPOINTS: Final = 8
@@ -188,6 +197,47 @@ class Metrics(StatusModel):
     """Peak memory of a GPU (or of a process on CPU)."""
 
 
+class AttemptEnd(StrEnum):
+    """How an attempt ended: with an exit of the trainer, or because somebody took it down. The one list of them.
+
+    A status is read with any string, since a newer operator may know another one.
+    """
+
+    OK = "ok"
+    """All ranks ended well."""
+    INVALID_CONFIG = "invalid-config"
+    """The trainer refused the configuration."""
+    INVALID_DATA = "invalid-data"
+    """More rows were unusable than tolerated."""
+    NOT_FOUND = "not-found"
+    """A model, dataset or checkpoint was missing or denied."""
+    INTERNAL = "internal"
+    """The trainer failed in a way that nobody foresaw."""
+    OUT_OF_MEMORY = "out-of-memory"
+    """The accelerator's memory did not suffice."""
+    DIVERGED = "diverged"
+    """The loss became NaN or infinite."""
+    CANNOT_WRITE = "cannot-write"
+    """The workspace or the output was full or denied."""
+    INTERRUPTED = "interrupted"
+    """The cluster, or somebody else, took pods or their Job away."""
+    PEER_LOST = "peer-lost"
+    """A rank went away, so that the others could not go on."""
+    KILLED = "killed"
+    """A container was killed: host memory, or its node."""
+    PREEMPTED = "preempted"
+    """Somebody other than the operator suspended the Job: Kueue, which brings it back by itself, or a person."""
+    SUSPENDED = "suspended"
+    """spec.runPolicy.suspend."""
+    DEADLINE_EXCEEDED = "deadline-exceeded"
+    """spec.runPolicy.activeDeadlineSeconds."""
+
+    @classmethod
+    def of(cls, code: ExitCode) -> Self:
+        """By the trainer's exit."""
+        return cls(code.exit_name)
+
+
 class Attempt(StatusModel):
     """One launch of the training pods."""
 
@@ -202,7 +252,7 @@ class Attempt(StatusModel):
     end: Time | None = None
     """When it ended."""
     reason: str | None = None
-    """How it ended, for example peer-lost."""
+    """How it ended, in one word, for example peer-lost (see the ends of attempts in the reference)."""
     exit_code: int | None = None
     """Exit code of the pod that ended it."""
     message: str | None = Field(default=None, max_length=512)

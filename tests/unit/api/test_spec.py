@@ -10,10 +10,11 @@ from pydantic import ValidationError
 
 from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.spec import JobSpec
-from finetune_operator.api.status import Attempt, JobStatus
+from finetune_operator.api.status import Attempt, AttemptEnd, JobStatus
 from finetune_operator.builtin import templates
-from finetune_trainer.contract import DataFormat, Method
+from finetune_trainer.contract import DataFormat, ExitCode, Method
 
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SMALLEST: dict[str, Any] = {
     "model": {"uri": "hf://meta-llama/Llama-3.1-8B-Instruct"},
     "template": {"name": "qlora"},
@@ -122,3 +123,17 @@ def test_the_templates_that_come_with_the_operator_cover_every_method() -> None:
         assert spec.training is not None
         assert spec.training.method == name
         assert spec.description
+
+
+def test_every_exit_of_the_trainer_is_an_end_of_an_attempt() -> None:
+    assert {AttemptEnd.of(code).value for code in ExitCode} < set(AttemptEnd)
+
+
+def test_an_end_that_a_newer_operator_wrote_is_read() -> None:
+    read = Attempt.model_validate({"number": 1, "start": "2026-03-01T12:00:00Z", "reason": "replanned"})
+    assert read.reason == "replanned"
+
+
+def test_a_known_end_is_written_as_its_word() -> None:
+    ended = Attempt(number=1, start=NOON).model_copy(update={"reason": AttemptEnd.PREEMPTED})
+    assert '"reason":"preempted"' in ended.model_dump_json()

@@ -12,6 +12,7 @@ from finetune_operator.api.status import (
     MAX_CHECKPOINTS,
     MAX_MESSAGE,
     Attempt,
+    AttemptEnd,
     Condition,
     ConditionStatus,
     ConditionType,
@@ -99,7 +100,7 @@ def test_the_largest_status_stays_below_32_kib() -> None:
                     tries=999,
                 ),
                 NOON,
-                "out-of-memory",
+                AttemptEnd.DEADLINE_EXCEEDED,
                 exit_code=71,
                 message=long,
             )

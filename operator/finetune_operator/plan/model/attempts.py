@@ -11,17 +11,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from finetune_operator.api.status import MAX_ATTEMPTS, Attempt, JobStatus
+from finetune_operator.api.status import MAX_ATTEMPTS, Attempt, AttemptEnd, JobStatus
 from finetune_operator.plan.model.observed import PodState, StageJob
 from finetune_operator.plan.model.text import cut
 from finetune_trainer.contract import Device, Topology
 
 MAX_ATTEMPT_MESSAGE: Final = 256
-PREEMPTED: Final = "preempted"
-"""How an attempt ends whose Job somebody else suspends: Kueue, which brings it back by itself."""
-SUSPENDED: Final = "suspended"
-"""How an attempt ends by spec.runPolicy.suspend."""
-NOT_TRIES: Final = frozenset({PREEMPTED, SUSPENDED})
+NOT_TRIES: Final = frozenset({AttemptEnd.PREEMPTED, AttemptEnd.SUSPENDED})
 """Ends after which the next attempt does not wait: whoever took the pods down says when they come back."""
 
 
@@ -40,7 +36,7 @@ def current(status: JobStatus, job: StageJob | None, topology: Topology, now: da
 def _goes_on(job: StageJob, last: Attempt) -> bool:
     """Whether the Job runs pods again after the end of its last attempt, and may."""
     runs = not (job.suspended or job.has_ended or job.deleting)
-    return runs and (job.queued or last.reason == PREEMPTED)
+    return runs and (job.queued or last.reason == AttemptEnd.PREEMPTED)
 
 
 def _has_given_way(job: StageJob, last: Attempt) -> bool:
@@ -56,7 +52,7 @@ def begin(last: Attempt | None, topology: Topology, now: datetime) -> Attempt:
 def end(  # noqa: PLR0913 - an end has this much to it
     attempt: Attempt,
     now: datetime,
-    reason: str,
+    reason: AttemptEnd,
     *,
     exit_code: int | None = None,
     message: str | None = None,
@@ -97,7 +93,7 @@ def is_newer(pod: PodState, attempt: Attempt) -> bool:
 
 def is_left(pod: PodState, ended: Attempt) -> bool:
     """Whether a pod of the attempt has to be deleted. Those of a Job that was suspended go by themselves."""
-    goes = pod.deleting or (pod.ended and ended.reason == PREEMPTED)
+    goes = pod.deleting or (pod.ended and ended.reason == AttemptEnd.PREEMPTED)
     return not goes and not is_newer(pod, ended)
 
 

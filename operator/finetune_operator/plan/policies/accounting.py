@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_operator.api.status import Attempt
+from finetune_operator.api.status import Attempt, AttemptEnd
 from finetune_operator.plan.model import attempts
 from finetune_operator.plan.model.context import PolicyContext
 from finetune_operator.plan.model.observed import PodState
@@ -30,7 +30,12 @@ class Ended:
 
 
 def end_attempt(
-    context: PolicyContext, attempt: Attempt, reason: str, *, exit_code: int | None = None, message: str | None = None
+    context: PolicyContext,
+    attempt: Attempt,
+    reason: AttemptEnd,
+    *,
+    exit_code: int | None = None,
+    message: str | None = None,
 ) -> Ended:
     """Ends the current attempt after a fault or an interruption."""
     attempt = _resumed(context, attempt)
@@ -46,7 +51,7 @@ def end_attempt(
 
 
 def close_attempt(
-    context: PolicyContext, reason: str, *, exit_code: int | None = None, message: str | None = None
+    context: PolicyContext, reason: AttemptEnd, *, exit_code: int | None = None, message: str | None = None
 ) -> Closed:
     """Ends the current attempt, if it is open, without charging it; progress that it made is credited all the same."""
     attempt = context.attempt

@@ -23,9 +23,9 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from finetune_operator.api.resources import FineTuneJob
-from finetune_operator.api.status import Attempt
+from finetune_operator.api.status import Attempt, AttemptEnd
 from finetune_operator.plan.model import names
-from finetune_operator.plan.model.attempts import PREEMPTED, is_left
+from finetune_operator.plan.model.attempts import is_left
 from finetune_operator.plan.model.observed import PodPhase, StageJob
 from finetune_operator.plan.model.plan import DeleteJob, DeletePods, EndJob, Removal
 from finetune_operator.plan.policies.backoff import delay_seconds
@@ -86,7 +86,7 @@ def driver_after(job: StageJob, ended: Attempt) -> Gang:
     """The driver by which the Job of an attempt that has ended is cleared: one that somebody else had suspended comes
     back by itself, before its pods do.
     """
-    return _KUEUE if ended.reason == PREEMPTED else driver_of(job)
+    return _KUEUE if ended.reason == AttemptEnd.PREEMPTED else driver_of(job)
 
 
 def driver_of(job: StageJob) -> Gang:

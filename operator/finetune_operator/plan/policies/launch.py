@@ -5,7 +5,7 @@ Training that restarts begins here again, as its next attempt.
 
 from __future__ import annotations
 
-from finetune_operator.api.status import Attempt, Phase, Reason
+from finetune_operator.api.status import Attempt, AttemptEnd, Phase, Reason
 from finetune_operator.plan.manifests.stages import stage_manifests
 from finetune_operator.plan.model import attempts
 from finetune_operator.plan.model.context import Decision, Health, PolicyContext
@@ -19,7 +19,7 @@ from finetune_operator.plan.policies.gang import driver_of
 from finetune_operator.plan.policies.phases import PHASES
 from finetune_operator.plan.policies.restart import beginning, interrupted
 from finetune_operator.plan.policies.suspend import SUSPENDING
-from finetune_trainer.contract import ExitCode, Stage
+from finetune_trainer.contract import Stage
 
 _WORDS = 200
 _AGAIN_SOON = 1.0
@@ -58,7 +58,9 @@ def launch(context: PolicyContext) -> Decision | None:
 
 def _lost(context: PolicyContext, last: Attempt) -> Decision:
     """Somebody deleted the attempt's Job: it has ended with it."""
-    closed = close_attempt(context, "interrupted", message="the Job of its pods was deleted, not by the operator")
+    closed = close_attempt(
+        context, AttemptEnd.INTERRUPTED, message="the Job of its pods was deleted, not by the operator"
+    )
     how = "its Job was deleted, not by the operator"
     return interrupted(last, closed, Reason.RESTARTING, how, requeue_after=_AGAIN_SOON)
 
@@ -123,7 +125,7 @@ def recover_result(context: PolicyContext) -> Decision | None:
         return _speechless(context, job)
     message = f"the stage {context.stage} is complete but its pod was removed before its result was read; it runs again"
     told = JobEvent(EventType.WARNING, Reason.INTERRUPTED, message)
-    closed = close_attempt(context, "interrupted", message=message)
+    closed = close_attempt(context, AttemptEnd.INTERRUPTED, message=message)
     return Decision(
         phase,
         reason,
@@ -144,7 +146,7 @@ def _speechless(context: PolicyContext, job: StageJob) -> Decision:
         f"the pod of the stage {context.stage} ended well, but instead of its result it {said}. "
         "Check that its image is a finetune trainer of the operator's version"
     )
-    closed = close_attempt(context, ExitCode.INTERNAL.exit_name, exit_code=0, message=message)
+    closed = close_attempt(context, AttemptEnd.INTERNAL, exit_code=0, message=message)
     return Decision(
         Phase.FAILED,
         Reason.INTERNAL,

@@ -6,8 +6,7 @@ In steps, each of which can be repeated: the status tells of the attempt's end a
 
 from __future__ import annotations
 
-from finetune_operator.api.status import Attempt, Phase, Reason
-from finetune_operator.plan.model import attempts
+from finetune_operator.api.status import Attempt, AttemptEnd, Phase, Reason
 from finetune_operator.plan.model.context import Decision, Health, PolicyContext
 from finetune_operator.plan.model.observed import StageJob
 from finetune_operator.plan.model.plan import DeletePods, EventType, JobEvent
@@ -53,7 +52,7 @@ def ran_whole(context: PolicyContext, attempt: Attempt) -> bool:
 
 def take_down(context: PolicyContext, job: StageJob, attempt: Attempt, cause: Cause) -> Decision:
     free = cause.is_free or not ran_whole(context, attempt)
-    ended = end_attempt(context, attempt, cause.code.exit_name, exit_code=cause.pod_exit_code, message=cause.text)
+    ended = end_attempt(context, attempt, AttemptEnd.of(cause.code), exit_code=cause.pod_exit_code, message=cause.text)
     budget = context.job.spec.run_policy.max_restarts
     if not free and ended.used >= budget:
         return awaiting_count(context, job) or _exhausted(job, ended, cause, budget)
@@ -109,7 +108,7 @@ def _is_taken_down(context: PolicyContext, attempt: Attempt) -> bool:
 def _preempted(context: PolicyContext, attempt: Attempt) -> Decision:
     """Kueue, or somebody else, has suspended the Job: its pods checkpoint and go."""
     cause = cause_of(context.members)
-    closed = close_attempt(context, attempts.PREEMPTED, message=cause.text if cause else None)
+    closed = close_attempt(context, AttemptEnd.PREEMPTED, message=cause.text if cause else None)
     return interrupted(attempt, closed, Reason.HELD, "its Job was suspended, not by the operator")
 
 

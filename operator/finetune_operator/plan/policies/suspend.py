@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_operator.api.status import Phase, Reason
-from finetune_operator.plan.model.attempts import SUSPENDED
+from finetune_operator.api.status import AttemptEnd, Phase, Reason
 from finetune_operator.plan.model.context import Decision, Health, PolicyContext
 from finetune_operator.plan.policies.accounting import close_attempt
 from finetune_operator.plan.policies.gang import driver_of
@@ -19,7 +18,7 @@ def suspend(context: PolicyContext) -> Decision | None:
     job = context.stage_job
     if job is not None and job.has_ended:
         return None
-    closed = close_attempt(context, SUSPENDED)
+    closed = close_attempt(context, AttemptEnd.SUSPENDED)
     if job is None and context.observed.strays:
         return None
     if job is None:

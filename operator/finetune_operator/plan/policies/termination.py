@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from finetune_operator.api.resources import FineTuneJob
-from finetune_operator.api.status import JobStatus, Phase, Reason
+from finetune_operator.api.status import AttemptEnd, JobStatus, Phase, Reason
 from finetune_operator.plan.model.context import Decision, Health, PolicyContext
 from finetune_operator.plan.model.observed import StageJob
 from finetune_operator.plan.model.text import duration
@@ -38,7 +38,7 @@ def deadline(context: PolicyContext) -> Decision | None:
         f"{context.stage}. Checkpoints are kept; to go on, raise the limit beyond the time that has passed since the "
         f"start at {context.status.start_time:%Y-%m-%d %H:%M:%S} UTC"
     )
-    closed = close_attempt(context, "deadline-exceeded", message=message)
+    closed = close_attempt(context, AttemptEnd.DEADLINE_EXCEEDED, message=message)
     return Decision(
         Phase.FAILED,
         Reason.DEADLINE_EXCEEDED,
@@ -71,7 +71,7 @@ def fail(context: PolicyContext) -> Decision | None:
     cause = _final_cause(context, job)
     if cause is None:
         return None
-    closed = close_attempt(context, cause.code.exit_name, exit_code=cause.pod_exit_code, message=cause.text)
+    closed = close_attempt(context, AttemptEnd.of(cause.code), exit_code=cause.pod_exit_code, message=cause.text)
     return awaiting_count(context, job) or Decision(
         Phase.FAILED,
         cause.reason,
@@ -89,7 +89,7 @@ def clear_leftover(context: PolicyContext) -> Decision | None:
     if job is None or job.deleting or not ended_by_operator(job):
         return None
     phase, reason, _ = PHASES[context.stage]
-    closed = close_attempt(context, "interrupted")
+    closed = close_attempt(context, AttemptEnd.INTERRUPTED)
     return Decision(
         phase,
         reason,

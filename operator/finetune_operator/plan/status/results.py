@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-from finetune_operator.api.status import MAX_CHECKPOINTS, JobStatus, Metrics, ProgressStatus
+from finetune_operator.api.status import MAX_CHECKPOINTS, AttemptEnd, JobStatus, Metrics, ProgressStatus
 from finetune_operator.plan.manifests.pods import lasting_uri
 from finetune_operator.plan.model import attempts
 from finetune_operator.plan.model.observed import Observed, PodPhase, StageJob
 from finetune_operator.plan.model.text import number, percent
-from finetune_trainer.contract import CheckpointRef, ExitCode, Result, Stage, TrainedModel
+from finetune_trainer.contract import CheckpointRef, Result, Stage, TrainedModel
 
 MAX_INVALID_REASONS: Final = 5
 MAX_REASON: Final = 256
@@ -84,7 +84,7 @@ def _with_training(status: JobStatus, observed: Observed, now: datetime) -> JobS
     }
     last = status.attempts[-1] if status.attempts else None
     if last is not None and not last.is_over:
-        ended = attempts.end(last, now, ExitCode.OK.exit_name, exit_code=0)
+        ended = attempts.end(last, now, AttemptEnd.OK, exit_code=0)
         ended = ended.model_copy(update={"resumed_from_step": trained.resumed_from_step})
         changes["attempts"] = attempts.record(status.attempts, ended)
         if ended.gpu_seconds is not None:
