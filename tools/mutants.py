@@ -1,7 +1,8 @@
 """Mutation testing of `plan/` and `cluster/`: each mutant is one small fault, and a test has to fail for it.
 
 `python -m tools.mutants` tries them all with mutmut, `--sample 200` a seeded sample, `--survivors` those that survived
-last time, and patterns those they name (`finetune_operator.cluster.jobs.*`). The exit status says whether enough died.
+last time, `--rest` those without a result, as after a run that was interrupted, and patterns those they name
+(`finetune_operator.cluster.jobs.*`). The exit status says whether enough died.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mutmut.__main__ import _run, create_mutants
-from mutmut.configuration import config
+import hypothesis
+import pytest
+from mutmut.__main__ import create_mutants
 from mutmut.mutation.data import SourceFileMutationData
 from mutmut.mutation.diff_apply import get_diff_for_mutant
 from mutmut.stats import status_by_exit_code
-from mutmut.utils.file_utils import copy_src_dir, walk_mutatable_files
+from mutmut.utils.file_utils import copy_also_copy_files, copy_src_dir, setup_source_paths, walk_mutatable_files
+
+from tools.mutant_trials import Trials
 
 ROOT: Final = Path(__file__).parents[1]
 WORKSPACE: Final = ROOT / ".mutants"
@@ -45,6 +49,12 @@ TESTS: Final = {
     "cluster": ("tests/unit/cluster",),
 }
 """The tests that are to notice what is broken in a package."""
+PYTEST: Final = (
+    # A native traceback is made without parsing the mutated file, which is fifty times as long as its source.
+    *("--rootdir=.", "--tb=native", "-s", "-p", "no:cacheprovider", "--hypothesis-profile=mutants"),
+    *("-o", "timeout=0"),  # its timer is used for the mutants
+)
+PROGRESS_EVERY: Final = 200
 ENOUGH: Final = 90.0
 KILLED: Final = frozenset({"killed", "timeout"})
 UNTRIED: Final = frozenset({"not checked", "skipped"})
@@ -75,9 +85,10 @@ def main() -> int:
     _enter()
     chosen = set(_chosen(list(_mutants()), arguments))
     for package, tests in TESTS.items():
-        of_package = {mutant.name for mutant in _mutants() if mutant.package == package and mutant.name in chosen}
-        if of_package:
-            _try(of_package, tests, arguments.processes)
+        of_package = [mutant for mutant in _mutants() if mutant.package == package and mutant.name in chosen]
+        to_try = {each.name for each in of_package if each.status in UNTRIED or not arguments.rest}
+        if to_try:
+            _try(to_try, tests, arguments.processes)
     tried = [mutant for mutant in _mutants() if mutant.name in chosen]
     survivors = [mutant for mutant in tried if not mutant.is_killed]
     with Path(SURVIVORS).open("w") as out:
@@ -93,6 +104,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, help="try only so many of them")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--survivors", action="store_true", help="try again what survived the last run")
+    parser.add_argument("--rest", action="store_true", help="try what has no result yet; count them all")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     return parser.parse_args()
 
@@ -108,6 +120,7 @@ def _enter() -> None:
     os.chdir(WORKSPACE)
     with contextlib.redirect_stdout(None):
         copy_src_dir()
+        copy_also_copy_files()
         create_mutants(max_children=1)
 
 
@@ -123,35 +136,42 @@ def _chosen(mutants: list[Mutant], arguments: argparse.Namespace) -> list[str]:
 
 
 def _try(chosen: set[str], tests: tuple[str, ...], processes: int) -> None:
-    """In a process of its own, since mutmut runs the tests in its own process before it forks one for each mutant."""
-    (WORKSPACE / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
-    with _only(chosen):
-        config().pytest_add_cli_args_test_selection = list(tests)
-        run = multiprocessing.get_context("fork").Process(target=_run, args=((), processes))
-        run.start()
-        run.join()
+    """In a process of its own, which has imported nothing that is mutated."""
+    run = multiprocessing.get_context("fork").Process(target=_run, args=(chosen, tests, processes))
+    run.start()
+    run.join()
     if run.exitcode:
-        sys.exit("mutmut gave up: see above")
+        sys.exit("The tests fail without a mutant: see above")
 
 
-@contextlib.contextmanager
-def _only(chosen: set[str]) -> Iterator[None]:
-    """Mutmut tries what has no result yet: meanwhile the others have one, `skipped`."""
-    skipped = next(code for code, status in status_by_exit_code.items() if status == "skipped")
-    files = list(_files())
-    before = {name: code for each in files for name, code in each.exit_code_by_key.items()}
-    for each in files:
-        each.exit_code_by_key = {name: None if name in chosen else skipped for name in each.exit_code_by_key}
-        each.save()
-    try:
-        yield
-    finally:
-        for each in _files():
-            codes = each.exit_code_by_key
-            each.exit_code_by_key = {
-                name: before[name] if code in {None, skipped} else code for name, code in codes.items()
-            }
-            each.save()
+def _run(chosen: set[str], tests: tuple[str, ...], processes: int) -> None:
+    files: dict[str, SourceFileMutationData] = {}
+    for each in _files():
+        each.meta_path = each.meta_path.absolute()
+        files |= dict.fromkeys(each.exit_code_by_key, each)
+    codes: list[int] = []
+
+    def settle(name: str, code: int) -> None:
+        files[name].exit_code_by_key[name] = code
+        files[name].save()
+        codes.append(code)
+        if len(codes) % PROGRESS_EVERY == 0 or len(codes) == len(chosen):
+            killed = sum(status_by_exit_code[code] in KILLED for code in codes)
+            sys.stdout.write(f"{len(codes)} of {len(chosen)} tried, {killed} killed\n")
+            sys.stdout.flush()
+
+    # Nobody reads which example is the smallest.
+    hypothesis.settings.register_profile(
+        "mutants",
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+    )
+    setup_source_paths()
+    os.chdir("mutants")
+    trials = Trials(sorted(chosen), processes, settle)
+    sys.exit(pytest.main([*PYTEST, *tests], plugins=[trials]))
 
 
 def _files() -> Iterator[SourceFileMutationData]:

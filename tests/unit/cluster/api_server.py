@@ -126,7 +126,7 @@ async def serving() -> AsyncIterator[ApiServer]:
     server = ApiServer()
     application = web.Application()
     application.router.add_route("*", "/{anything:.*}", server.handle)
-    runner = web.AppRunner(application)
+    runner = web.AppRunner(application, shutdown_timeout=0)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -39,6 +40,12 @@ class World:
 
     def knows(self, kind: Kind, body: Json) -> None:
         self.inbox.seen(record_of(kind, body))
+
+
+@pytest.fixture(autouse=True)
+def no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here speaks TLS, and to load the system's certificates takes longer than most of these tests."""
+    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
 
 
 @pytest.fixture
