@@ -18,7 +18,8 @@ from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.status import JobStatus
 from finetune_operator.cluster.children import Relabel, lost_labels
 from finetune_operator.cluster.client import Client, ConflictError, NotFoundError, RefusedError
-from finetune_operator.cluster.jobs import AT_ONCE_SECONDS, Json
+from finetune_operator.cluster.jobs import AT_ONCE_SECONDS
+from finetune_operator.cluster.reported import Json
 from finetune_operator.cluster.resolved import ResolvedSpecs
 from finetune_operator.plan.model.names import LABEL_JOB_UID, LABEL_QUEUE
 from finetune_operator.plan.model.plan import (

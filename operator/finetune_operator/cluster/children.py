@@ -14,7 +14,7 @@ import pydantic_core
 from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.status import Phase
 from finetune_operator.cluster.client import Client, NotFoundError
-from finetune_operator.cluster.jobs import Json
+from finetune_operator.cluster.reported import Json
 from finetune_operator.plan.model.names import LABEL_JOB, LABEL_MANAGED_BY, LABEL_STAGE, MANAGED_BY, stage_name
 from finetune_operator.runtime.kinds import BATCH_JOBS, PODS, JobKey, controller_of, labels_of_pods
 from finetune_operator.runtime.store import Record, Ref, Store, record_of

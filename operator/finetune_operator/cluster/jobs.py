@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
+from finetune_operator.cluster.reported import Json, condition, words
 from finetune_operator.plan.model.names import LABEL_ATTEMPT, LABEL_QUEUE
 from finetune_operator.plan.model.observed import PodState, StageJob
 
-Json = Mapping[str, Any]
 AT_ONCE_SECONDS: Final = 1
 """activeDeadlineSeconds of a Job that is to end: it is over as soon as the Job controller looks."""
 _FIRST: Final = 1
@@ -22,7 +21,7 @@ def stage_job(job: Json, pods: tuple[PodState, ...]) -> StageJob:
     metadata, spec, status = job["metadata"], job.get("spec", {}), job.get("status", {})
     labels = metadata.get("labels") or {}
     attempt = labels.get(LABEL_ATTEMPT, "")
-    failed = _condition(status, "Failed")
+    failed = condition(status, "Failed")
     return StageJob(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -32,9 +31,9 @@ def stage_job(job: Json, pods: tuple[PodState, ...]) -> StageJob:
         suspended=bool(spec.get("suspend")),
         created_suspended=bool(spec.get("suspend")) and metadata.get("generation") == _FIRST,
         active=status.get("active") or 0,
-        complete=_condition(status, "Complete") is not None,
+        complete=condition(status, "Complete") is not None,
         failed=failed is not None,
-        failure=_words(failed or {}),
+        failure=words(failed or {}),
         deleting="deletionTimestamp" in metadata,
         ending=spec.get("activeDeadlineSeconds") == AT_ONCE_SECONDS,
         queued=LABEL_QUEUE in labels,
@@ -48,18 +47,8 @@ def lacks_pod(job: Json, pods: tuple[PodState, ...]) -> int | None:
     None where pods have ended: the Job controller waits before it makes the next, and that is no problem.
     """
     status, spec = job.get("status", {}), job.get("spec", {})
-    settled = any(_condition(status, done) for done in _SETTLED)
+    settled = any(condition(status, done) for done in _SETTLED)
     if settled or spec.get("suspend") or "deletionTimestamp" in job["metadata"] or any(pod.ended for pod in pods):
         return None
     there = {pod.index for pod in pods}
     return next((index for index in range(spec.get("completions") or 1) if index not in there), None)
-
-
-def _condition(status: Json, wanted: str) -> Json | None:
-    found = (c for c in status.get("conditions") or () if c["type"] == wanted and c["status"] == "True")
-    return next(found, None)
-
-
-def _words(condition: Json) -> str:
-    reason, message = condition.get("reason", ""), condition.get("message", "")
-    return f"{reason}: {message}" if reason and message else reason or message

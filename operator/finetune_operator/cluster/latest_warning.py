@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from finetune_operator.cluster.client import Client, RefusedError
-from finetune_operator.cluster.jobs import Json
+from finetune_operator.cluster.reported import Json
 from finetune_operator.runtime.kinds import EVENTS, JobKey
 
 _REASONS: Final = frozenset(

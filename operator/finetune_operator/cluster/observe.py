@@ -11,10 +11,11 @@ from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob
 from finetune_operator.api.spec import TemplateKind
 from finetune_operator.cluster.children import Children, FoundJob, Relabel
 from finetune_operator.cluster.client import Client, NotFoundError
-from finetune_operator.cluster.jobs import Json, lacks_pod, stage_job
+from finetune_operator.cluster.jobs import lacks_pod, stage_job
 from finetune_operator.cluster.latest_warning import REMEMBERED_SECONDS, LatestWarnings
 from finetune_operator.cluster.pods import is_held_up, pod_state
 from finetune_operator.cluster.presence import presence
+from finetune_operator.cluster.reported import Json
 from finetune_operator.cluster.resolved import ResolvedSpecs
 from finetune_operator.plan.model import attempts
 from finetune_operator.plan.model.observed import Observed, PodPhase, PodState, StageJob

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from pydantic import ValidationError
 
+from finetune_operator.cluster import reported
 from finetune_operator.cluster.bounds import is_count, is_figure
+from finetune_operator.cluster.reported import Json
 from finetune_operator.plan.model.names import CONTAINER
 from finetune_operator.plan.model.observed import PodPhase, PodState
 from finetune_operator.runtime.kinds import INDEX_LABEL
 from finetune_trainer.contract import Result
-
-Json = Mapping[str, Any]
 
 _PHASES: Final = {phase.value: phase for phase in PodPhase}
 _UNTOLD: Final = frozenset({"Error", "Completed"})
@@ -37,7 +36,7 @@ def pod_state(pod: Json) -> PodState:
     ended = _terminated(trainer)
     words = str(ended.get("message") or "")
     result = _result(words)
-    disruption = _condition(status, "DisruptionTarget")
+    disruption = reported.condition(status, "DisruptionTarget")
     return PodState(
         name=metadata["name"],
         phase=_phase(status),
@@ -69,7 +68,7 @@ def address(pod: Json) -> PodAddress | None:
 def is_held_up(pod: Json) -> bool:
     """Whether a pod has a node but no container yet: only its events can say what it waits for."""
     status = pod.get("status", {})
-    if status.get("phase") != PodPhase.PENDING or _condition(status, "PodScheduled") is None:
+    if status.get("phase") != PodPhase.PENDING or reported.condition(status, "PodScheduled") is None:
         return False
     containers = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
     return all(_waiting(container).get("reason", "") in _STARTING for container in containers)
@@ -104,12 +103,6 @@ def _waiting(container: Json) -> Json:
     return (container.get("state") or {}).get("waiting") or {}
 
 
-def _condition(status: Json, wanted: str) -> Json | None:
-    """The condition of this type, if it is true."""
-    found = (c for c in status.get("conditions") or () if c["type"] == wanted and c["status"] == "True")
-    return next(found, None)
-
-
 def _result(words: str) -> Result | None:
     if not words.lstrip().startswith("{"):
         return None
@@ -141,13 +134,13 @@ def _reason(status: Json, ended: Json, disruption: Json | None) -> str | None:
 
 def _problem(status: Json) -> str | None:
     """Why a pod does not start, in Kubernetes' own words."""
-    for condition in status.get("conditions") or ():
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return _words(condition)
+    for told in status.get("conditions") or ():
+        if told["type"] == "PodScheduled" and told["status"] == "False":
+            return reported.words(told)
     for container in [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]:
         waiting = _waiting(container)
         if waiting.get("reason", "") not in _STARTING:
-            return _last_cause(_words(waiting))
+            return _last_cause(reported.words(waiting))
     return None
 
 
@@ -155,11 +148,6 @@ def _last_cause(words: str) -> str:
     """The kubelet tells of a failed pull and of waiting before the next in turns: both are the same problem."""
     before, pull, cause = words.partition("ErrImagePull: ")
     return pull + cause if "ImagePullBackOff" in before else words
-
-
-def _words(told: Json) -> str:
-    reason, message = told.get("reason", ""), told.get("message", "")
-    return f"{reason}: {message}" if reason and message else reason or message
 
 
 def _time(moment: str) -> datetime:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from finetune_operator.cluster.client import ApiError, Client, NotFoundError
-from finetune_operator.cluster.jobs import Json
+from finetune_operator.cluster.reported import Json
 from finetune_operator.plan.manifests.stages import parse_resolved
 from finetune_operator.plan.model.names import LABEL_RESOLVED, RESOLVED_KEY, SELECTOR, resolved_name
 from finetune_operator.plan.model.resolved import ResolvedSpec

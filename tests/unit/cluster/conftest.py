@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import prometheus_client
 import pytest
 from tests.unit.cluster.api_server import ApiServer, Json, client_of, serving
+from tests.unit.cluster.started_job import LIVE_PODS, RESOLVED, STARTED, listed
 from tests.unit.runtime.fake_time import FakeTime
+from tests.unit.runtime.objects import finetune_job
 
 from finetune_operator.cluster.apply import Applier
 from finetune_operator.cluster.children import Children
@@ -16,7 +18,7 @@ from finetune_operator.cluster.latest_warning import LatestWarnings
 from finetune_operator.cluster.observe import Observer
 from finetune_operator.cluster.resolved import ResolvedSpecs
 from finetune_operator.runtime.inbox import Inbox
-from finetune_operator.runtime.kinds import JobKey, Kind
+from finetune_operator.runtime.kinds import FINETUNE_JOBS, JobKey, Kind
 from finetune_operator.runtime.metrics import QueueGauges
 from finetune_operator.runtime.progress import ProgressBoard
 from finetune_operator.runtime.queue import WorkQueue
@@ -40,6 +42,11 @@ class World:
 
     def knows(self, kind: Kind, body: Json) -> None:
         self.inbox.seen(record_of(kind, body))
+
+    @property
+    def asked(self) -> list[str]:
+        """What was asked for besides the resolved spec."""
+        return [path for path in self.server.paths("GET") if path != RESOLVED]
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +78,11 @@ def world(server: ApiServer, client: Client) -> World:
     observer = Observer(store, client, Children(store, client), resolved, warnings, board)
     applier = Applier(client, store, inbox, resolved)
     return World(server, client, store, queue, inbox, resolved, board, time, observer, applier)
+
+
+@pytest.fixture
+def started(world: World) -> World:
+    """A job that has started, of which nothing is known yet but itself and that it has no resolved spec."""
+    world.knows(FINETUNE_JOBS, finetune_job(**STARTED))
+    world.server.answer("GET", LIVE_PODS, listed())
+    return world

@@ -1,12 +1,22 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Any
-
 import pytest
 from tests.unit.cluster.api_server import status
 from tests.unit.cluster.conftest import World
-from tests.unit.cluster.pod_json import SCHEDULED, condition, container
+from tests.unit.cluster.started_job import (
+    BOT,
+    COMPLETE,
+    CREATED,
+    LATER,
+    LIVE_PODS,
+    RESOLVED,
+    STARTED,
+    TRAIN,
+    TWO,
+    job,
+    listed,
+    rank,
+)
 from tests.unit.cluster.test_resolved import config_map
 from tests.unit.runtime.objects import child, finetune_job, template
 
@@ -14,58 +24,11 @@ from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob
 from finetune_operator.cluster.children import Relabel
 from finetune_operator.cluster.client import RefusedError
 from finetune_operator.plan.model.observed import Presence
-from finetune_operator.runtime.kinds import BATCH_JOBS, CLUSTER_TEMPLATES, FINETUNE_JOBS, PODS, TEMPLATES, JobKey
+from finetune_operator.runtime.kinds import BATCH_JOBS, CLUSTER_TEMPLATES, PODS, TEMPLATES
 from finetune_operator.runtime.store import Ref
 from finetune_trainer.contract import Stage
 
-BOT = JobKey("team", "bot")
-CREATED = datetime(2026, 1, 1, tzinfo=UTC)
-LATER = CREATED + timedelta(minutes=1)
-STARTED: dict[str, Any] = {
-    "startTime": "2026-01-01T00:00:00Z",
-    "phase": "Training",
-    "stage": "train",
-    "observedGeneration": 1,
-}
-RAN = {"number": 1, "start": "2026-01-01T00:00:00Z", "runningSince": "2026-01-01T00:00:30Z"}
-RESOLVED = "/api/v1/namespaces/team/configmaps/bot-resolved"
-EVENTS = "/api/v1/namespaces/team/events"
-LIVE_PODS = "/api/v1/namespaces/team/pods"
-TRAIN = "/apis/batch/v1/namespaces/team/jobs/bot-train"
 OTHER = "/apis/finetune-operator.io/v1alpha1/namespaces/team/finetunejobs/other"
-CREATING = {
-    "phase": "Pending",
-    "conditions": [SCHEDULED],
-    "containerStatuses": [container(waiting={"reason": "ContainerCreating"})],
-}
-TWO = {"completions": 2}
-
-
-def job(**more: Any) -> FineTuneJob:
-    return FineTuneJob.model_validate(finetune_job(**more))
-
-
-def rank(index: int, version: int = 1, phase: str = "Running") -> dict[str, Any]:
-    body = child("Pod", f"p{index}", version=version, status={"phase": phase})
-    body["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] = str(index)
-    return body
-
-
-def listed(*bodies: dict[str, Any], version: int = 50) -> dict[str, Any]:
-    return {"items": list(bodies), "metadata": {"resourceVersion": str(version)}}
-
-
-@pytest.fixture
-def started(world: World) -> World:
-    """A job that has started, of which nothing is known yet but itself and that it has no resolved spec."""
-    world.knows(FINETUNE_JOBS, finetune_job(**STARTED))
-    world.server.answer("GET", LIVE_PODS, listed())
-    return world
-
-
-def asked(world: World) -> list[str]:
-    """What was asked for besides the resolved spec."""
-    return [path for path in world.server.paths("GET") if path != RESOLVED]
 
 
 # What the job names
@@ -128,7 +91,7 @@ async def test_of_a_started_job_only_one_whose_spec_has_changed_is_compared_with
     body["metadata"]["generation"] = generation
     body["spec"]["checkpoints"] = {"resumeFrom": {"job": "other"}}
     await started.observer.observe(BOT, FineTuneJob.model_validate(body), LATER)
-    assert (OTHER in asked(started)) == asks
+    assert (OTHER in started.asked) == asks
 
 
 # Children by name and owner
@@ -147,7 +110,7 @@ async def test_a_job_of_our_name_that_is_not_ours_is_no_child(started: World, ow
     started.knows(BATCH_JOBS, child("Job", "bot-train", owner=owner or "x"))
     seen = await started.observer.observe(BOT, job(**STARTED), LATER)
     assert seen.observed.stages == {}
-    assert asked(started) == [LIVE_PODS], "for pods that a Job of ours may have left"
+    assert started.asked == [LIVE_PODS], "for pods that a Job of ours may have left"
 
 
 async def test_a_job_of_ours_by_another_name_is_no_stage(started: World) -> None:
@@ -187,13 +150,13 @@ async def test_a_job_that_lost_its_labels_is_known_again_however_often_the_watch
     started.server.answer("GET", TRAIN, child("Job", "bot-train", version=5))
     assert Stage.TRAIN in (await started.observer.observe(BOT, job(**STARTED), CREATED)).observed.stages
     await started.observer.observe(BOT, job(**STARTED), CREATED)
-    assert asked(started) == [TRAIN], "the second look finds it in the store"
+    assert started.asked == [TRAIN], "the second look finds it in the store"
 
 
 async def test_a_job_that_is_gone_indeed_is_asked_for_once(started: World) -> None:
     for _ in range(3):
         assert (await started.observer.observe(BOT, job(**STARTED), LATER)).observed.stages == {}
-    assert asked(started) == [TRAIN, LIVE_PODS], "for the Job, and for pods that it may have left"
+    assert started.asked == [TRAIN, LIVE_PODS], "for the Job, and for pods that it may have left"
 
 
 async def test_a_job_that_goes_a_second_time_is_asked_for_a_second_time(started: World) -> None:
@@ -202,7 +165,7 @@ async def test_a_job_that_goes_a_second_time_is_asked_for_a_second_time(started:
         started.knows(BATCH_JOBS, child("Job", "bot-train", version=version))
         assert Stage.TRAIN in (await started.observer.observe(BOT, job(**STARTED), CREATED)).observed.stages
         started.inbox.gone(BATCH_JOBS, Ref("team", "bot-train"), "uid-bot-train", version + 1)
-    assert asked(started) == [TRAIN, LIVE_PODS] * 2
+    assert started.asked == [TRAIN, LIVE_PODS] * 2
 
 
 @pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
@@ -232,10 +195,7 @@ async def test_a_right_that_is_missing_is_no_proof_that_a_job_is_gone(started: W
 async def test_nothing_is_asked_for_a_job_whose_stage_has_not_begun(started: World) -> None:
     waiting = {**STARTED, "phase": "Pending"}
     await started.observer.observe(BOT, job(**waiting), LATER)
-    assert asked(started) == []
-
-
-COMPLETE = {"conditions": [condition("Complete")]}
+    assert started.asked == []
 
 
 async def test_a_complete_job_whose_pod_is_not_known_is_confirmed_by_a_live_list(started: World) -> None:

@@ -2,68 +2,39 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from tests.unit.cluster.api_server import status
 from tests.unit.cluster.conftest import World
-from tests.unit.cluster.pod_json import SCHEDULED, condition, container
+from tests.unit.cluster.pod_json import SCHEDULED, container
+from tests.unit.cluster.started_job import (
+    BOT,
+    COMPLETE,
+    CREATED,
+    LATER,
+    LIVE_PODS,
+    RESOLVED,
+    STARTED,
+    TRAIN,
+    TWO,
+    job,
+    listed,
+    rank,
+)
 from tests.unit.runtime.objects import child, finetune_job
 
-from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.runtime.kinds import BATCH_JOBS, FINETUNE_JOBS, PODS, JobKey
 from finetune_trainer.contract import Progress, Stage
 
-BOT = JobKey("team", "bot")
-CREATED = datetime(2026, 1, 1, tzinfo=UTC)
-LATER = CREATED + timedelta(minutes=1)
-STARTED: dict[str, Any] = {
-    "startTime": "2026-01-01T00:00:00Z",
-    "phase": "Training",
-    "stage": "train",
-    "observedGeneration": 1,
-}
 RAN = {"number": 1, "start": "2026-01-01T00:00:00Z", "runningSince": "2026-01-01T00:00:30Z"}
-RESOLVED = "/api/v1/namespaces/team/configmaps/bot-resolved"
 EVENTS = "/api/v1/namespaces/team/events"
-LIVE_PODS = "/api/v1/namespaces/team/pods"
-COMPLETE = {"conditions": [condition("Complete")]}
-TRAIN = "/apis/batch/v1/namespaces/team/jobs/bot-train"
-OTHER = "/apis/finetune-operator.io/v1alpha1/namespaces/team/finetunejobs/other"
 CREATING = {
     "phase": "Pending",
     "conditions": [SCHEDULED],
     "containerStatuses": [container(waiting={"reason": "ContainerCreating"})],
 }
-TWO = {"completions": 2}
-
-
-def job(**more: Any) -> FineTuneJob:
-    return FineTuneJob.model_validate(finetune_job(**more))
-
-
-def rank(index: int, version: int = 1, phase: str = "Running") -> dict[str, Any]:
-    body = child("Pod", f"p{index}", version=version, status={"phase": phase})
-    body["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] = str(index)
-    return body
-
-
-def listed(*bodies: dict[str, Any], version: int = 50) -> dict[str, Any]:
-    return {"items": list(bodies), "metadata": {"resourceVersion": str(version)}}
-
-
-@pytest.fixture
-def started(world: World) -> World:
-    """A job that has started, of which nothing is known yet but itself and that it has no resolved spec."""
-    world.knows(FINETUNE_JOBS, finetune_job(**STARTED))
-    world.server.answer("GET", LIVE_PODS, listed())
-    return world
-
-
-def asked(world: World) -> list[str]:
-    """What was asked for besides the resolved spec."""
-    return [path for path in world.server.paths("GET") if path != RESOLVED]
 
 
 # What the job names
@@ -74,7 +45,7 @@ async def test_a_complete_job_whose_pods_have_all_succeeded_is_believed(started:
     started.knows(PODS, rank(0, phase="Succeeded"))
     started.knows(PODS, rank(1, phase="Succeeded"))
     await started.observer.observe(BOT, job(**STARTED), LATER)
-    assert asked(started) == []
+    assert started.asked == []
 
 
 async def test_of_a_stage_that_is_behind_nothing_is_confirmed(started: World) -> None:
@@ -82,7 +53,7 @@ async def test_of_a_stage_that_is_behind_nothing_is_confirmed(started: World) ->
     started.knows(BATCH_JOBS, child("Job", "bot-train"))
     started.knows(PODS, rank(0))
     await started.observer.observe(BOT, job(**STARTED), LATER)
-    assert asked(started) == []
+    assert started.asked == []
 
 
 async def test_a_rank_that_has_vanished_is_confirmed_by_a_live_list(started: World) -> None:
@@ -92,7 +63,7 @@ async def test_a_rank_that_has_vanished_is_confirmed_by_a_live_list(started: Wor
     seen = await started.observer.observe(BOT, job(**STARTED, attempts=[RAN]), LATER)
     assert [pod.name for pod in seen.observed.stages[Stage.TRAIN].pods] == ["p0", "p1"]
     await started.observer.observe(BOT, job(**STARTED, attempts=[RAN]), LATER)
-    assert asked(started) == [LIVE_PODS], "what was found is in the store"
+    assert started.asked == [LIVE_PODS], "what was found is in the store"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +75,7 @@ async def test_a_rank_is_not_missed_before_all_have_run_or_after_the_attempt(
     started.knows(BATCH_JOBS, child("Job", "bot-train", spec=TWO))
     started.knows(PODS, rank(0))
     await started.observer.observe(BOT, job(**STARTED, attempts=[attempt]), CREATED)
-    assert asked(started) == []
+    assert started.asked == []
 
 
 async def test_of_an_ended_job_the_children_are_read_live(world: World) -> None:
@@ -147,7 +118,7 @@ async def test_a_job_that_was_just_made_is_given_time_for_its_pods(started: Worl
     seen = await started.observer.observe(BOT, job(**STARTED), CREATED + timedelta(seconds=1))
     assert seen.observed.stages[Stage.TRAIN].pods == ()
     assert seen.recheck_after == 3
-    assert asked(started) == []
+    assert started.asked == []
 
 
 async def test_a_pod_that_waits_for_a_volume_says_so_from_its_events(started: World) -> None:

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from tests.unit.plan.builders import NOON, a_checkpoint, a_job, a_report, a_result
+from tests.unit.plan.training import a_training
 from tests.unit.plan.world import World
 
 from finetune_operator.api.status import Phase
@@ -15,10 +16,6 @@ from finetune_operator.plan.policies.dead_nodes import Draining, draining
 from finetune_trainer.contract import ExitCode, Stage
 
 UNSCHEDULABLE = "Unschedulable: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
-
-
-def a_training(**policy: int) -> World:
-    return World(a_job(runPolicy=policy)).reach(Stage.TRAIN)
 
 
 def a_training_with_one_pod_pending(**policy: int) -> World:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from tests.unit.plan.builders import a_checkpoint, a_job, a_report
+from tests.unit.plan.builders import a_job
+from tests.unit.plan.training import a_training, save
 from tests.unit.plan.world import World
 
 from finetune_operator.api.status import Phase
 from finetune_trainer.contract import ExitCode, Stage
-
-
-def a_training(**policy: int) -> World:
-    return World(a_job(runPolicy=policy)).reach(Stage.TRAIN)
-
-
-def save(world: World, step: int) -> None:
-    world.progress = a_report(world.now, checkpoints=(a_checkpoint(step),))
-    world.reconcile()
 
 
 def come_back(world: World) -> None:

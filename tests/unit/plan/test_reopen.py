@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.plan.builders import a_job
 from tests.unit.plan.cluster_model import Cluster
+from tests.unit.plan.training import come_back
 from tests.unit.plan.world import World
 
 from finetune_operator.api.status import ConditionType, Phase
@@ -14,12 +15,6 @@ from finetune_operator.plan.planner import stalled
 from finetune_trainer.contract import ExitCode, Stage
 
 PHASES = {Stage.PREPARE: Phase.PREPARING, Stage.TRAIN: Phase.TRAINING, Stage.PUBLISH: Phase.PUBLISHING}
-
-
-def come_back(world: World) -> None:
-    world.settle()
-    world.run_pods()
-    world.reconcile()
 
 
 def an_exhausted_job(**labels: str) -> World:

@@ -6,35 +6,19 @@ from typing import Any
 
 import pytest
 from tests.unit.plan.builders import a_checkpoint, a_job, a_report
+from tests.unit.plan.training import a_training, come_back, save
 from tests.unit.plan.world import World
 
 from finetune_operator.api.status import ConditionType, Phase
-from finetune_operator.plan.model.plan import DeleteJob, Refusal
+from finetune_operator.plan.model.plan import DeleteJob
 from finetune_trainer.contract import ExitCode, Stage
 
-REFUSAL = Refusal(403, "Forbidden", "exceeded quota")
 FREE: list[tuple[ExitCode, dict[str, Any]]] = [
     (ExitCode.INTERRUPTED, {}),
     (ExitCode.KILLED, {"disrupted": True, "reason": "Evicted", "result": None}),
     (ExitCode.INTERNAL, {"disrupted": True, "reason": "DeletionByTaintManager", "result": None}),
     (ExitCode.KILLED, {"exit_code": 143, "result": None}),
 ]
-
-
-def a_training(**policy: int) -> World:
-    return World(a_job(runPolicy=policy)).reach(Stage.TRAIN)
-
-
-def come_back(world: World) -> None:
-    """The pods of the attempt that has ended go, those of the next one run."""
-    world.settle()
-    world.run_pods()
-    world.reconcile()
-
-
-def save(world: World, step: int) -> None:
-    world.progress = a_report(world.now, checkpoints=(a_checkpoint(step),))
-    world.reconcile()
 
 
 def test_the_first_attempt_begins_with_the_training_job_and_knows_when_all_its_pods_ran() -> None:

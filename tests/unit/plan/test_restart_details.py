@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from tests.unit.plan.builders import a_checkpoint, a_job, a_report, a_result
+from tests.unit.plan.training import a_training, come_back, save
 from tests.unit.plan.world import World
 
 from finetune_operator.api.status import Phase
@@ -13,28 +12,6 @@ from finetune_operator.plan.model.plan import DeleteJob, Refusal
 from finetune_trainer.contract import ExitCode, Stage
 
 REFUSAL = Refusal(403, "Forbidden", "exceeded quota")
-FREE: list[tuple[ExitCode, dict[str, Any]]] = [
-    (ExitCode.INTERRUPTED, {}),
-    (ExitCode.KILLED, {"disrupted": True, "reason": "Evicted", "result": None}),
-    (ExitCode.INTERNAL, {"disrupted": True, "reason": "DeletionByTaintManager", "result": None}),
-    (ExitCode.KILLED, {"exit_code": 143, "result": None}),
-]
-
-
-def a_training(**policy: int) -> World:
-    return World(a_job(runPolicy=policy)).reach(Stage.TRAIN)
-
-
-def come_back(world: World) -> None:
-    """The pods of the attempt that has ended go, those of the next one run."""
-    world.settle()
-    world.run_pods()
-    world.reconcile()
-
-
-def save(world: World, step: int) -> None:
-    world.progress = a_report(world.now, checkpoints=(a_checkpoint(step),))
-    world.reconcile()
 
 
 def test_a_gang_whose_job_somebody_deletes_is_no_longer_shown_as_training() -> None:
