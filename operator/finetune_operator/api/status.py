@@ -248,7 +248,7 @@ class Attempt(StatusModel):
     start: Time
     """When its pods were asked for."""
     running_since: Time | None = None
-    """When all of its pods ran at the same time. Until then a failure is not charged."""
+    """Since when all of its pods ran at the same time, by their nodes' clocks. Until then a failure is not charged."""
     end: Time | None = None
     """When it ended."""
     reason: str | None = None

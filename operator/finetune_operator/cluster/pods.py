@@ -43,7 +43,7 @@ def pod_state(pod: Json) -> PodState:
         created=_time(metadata["creationTimestamp"]),
         index=_index(metadata),
         node=pod.get("spec", {}).get("nodeName"),
-        ran=_has_run(trainer),
+        started=_started(trainer, _time(metadata["creationTimestamp"])),
         gone_by=_time(metadata["deletionTimestamp"]) if metadata.get("deletionTimestamp") else None,
         exit_code=ended.get("exitCode"),
         finished=_time(ended["finishedAt"]) if ended.get("finishedAt") else None,
@@ -80,10 +80,14 @@ def _index(metadata: Json) -> int:
     return int(index) if index.isdecimal() else 0
 
 
-def _has_run(container: Json) -> bool:
-    """Whether a container runs or has run, in this try or one before."""
-    states = (container.get("state") or {}, container.get("lastState") or {})
-    return any("running" in state or "exitCode" in (state.get("terminated") or {}) for state in states)
+def _started(container: Json, created: datetime) -> datetime | None:
+    """When a container began to run, in this try or one before; a kubelet that has lost it does not know any more."""
+    for state in (container.get("lastState") or {}, container.get("state") or {}):
+        ended = state.get("terminated") or {}
+        if "running" in state or "exitCode" in ended:
+            began = (state.get("running") or ended).get("startedAt")
+            return _time(began) if began else created
+    return None
 
 
 def _phase(status: Json) -> PodPhase:

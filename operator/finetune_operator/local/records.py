@@ -61,7 +61,7 @@ class PodRecord(Record):
             created=self.created,
             index=self.index,
             node=self.node,
-            ran=True,
+            started=self.created,
             gone_by=self.gone_by,
             exit_code=self.exit_code,
             finished=self.finished,

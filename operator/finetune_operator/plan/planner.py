@@ -142,17 +142,14 @@ def _context(observed: Observed, spec: ResolvedSpec, now: datetime, settings: Pl
 
 
 def _attempt(context: PolicyContext) -> Attempt | None:
-    """The current attempt, with the moment at which all of its pods were first seen to run."""
+    """The current attempt, with the moment at which all of its pods ran."""
     job = context.stage_job
     attempt = attempts.current(context.status, job, context.spec.topology, context.now)
-    if attempt is None or job is None or attempt.is_over or attempt.running_since is not None:
+    if attempt is None or job is None:
         return attempt
-    members = attempts.pods_of(job, attempt, context.status.attempts)
     nodes = (attempt.topology or context.spec.topology).nodes
-    if {pod.index for pod in members if pod.is_up} < set(range(nodes)):
-        return attempt
-    seen = {"running_since": attempts.whole_seconds(context.now), "last_pod_created": attempts.newest_pod(members)}
-    return attempt.model_copy(update=seen)
+    members = attempts.pods_of(job, attempt, context.status.attempts)
+    return attempts.seen_running(attempt, members, nodes, context.now)
 
 
 def _stalled(observed: Observed, reason: Reason, message: str, now: datetime) -> Plan:

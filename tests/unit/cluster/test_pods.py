@@ -75,6 +75,14 @@ def test_a_pod_without_a_node_or_a_rank_has_none() -> None:
     assert (pod_state(body).node, pod_state(body).index) == (None, 0)
 
 
+def test_a_pod_tells_since_when_its_trainer_runs_or_ran() -> None:
+    began = datetime(2026, 1, 1, 0, 0, 10, tzinfo=UTC)
+    assert pod_state(pod("Running", container(running={"startedAt": "2026-01-01T00:00:10Z"}))).started == began
+    assert pod_state(pod("Failed", terminated(1))).started == began
+    lost = container(terminated={"exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": None})
+    assert pod_state(pod("Failed", lost)).started == pod_state(pod("Pending")).created
+
+
 RAN = [
     (pod("Running", container(running={"startedAt": "2026-01-01T00:00:10Z"})), True),
     (pod("Failed", terminated(1)), True),

@@ -264,7 +264,7 @@ class Cluster:
                 continue
             candidates = (f"node-{pod.state.index}-{number}" for number in range(len(self.dead_nodes) + 1))
             node = next(node for node in candidates if node not in self.dead_nodes)
-            pod.change(phase=PodPhase.RUNNING, ran=True, node=node)
+            pod.change(phase=PodPhase.RUNNING, started=self.moment, node=node)
 
     def stop_pods(self) -> None:
         """The kubelet: a trainer that is told to stop checkpoints, and says so. A dead node's kubelet says nothing."""

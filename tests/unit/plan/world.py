@@ -336,11 +336,15 @@ class World:
         """The live pod of this index ends with a Result (or with `changes` over it)."""
         result: Result | None = a_result(stage, code, message or code.exit_name)
         phase = PodPhase.SUCCEEDED if code is ExitCode.OK else PodPhase.FAILED
-        ended: dict[str, Any] = {"phase": phase, "exit_code": int(code), "finished": self.cluster.moment, "ran": True}
+        ended: dict[str, Any] = {"phase": phase, "exit_code": int(code), "finished": self.cluster.moment}
         uid = self.jobs[stage].uid
         self.cluster.change_pods(
             lambda pod: pod.owner == uid and pod.alive and pod.state.index == index,
             **(ended | {"result": result} | changes),
+        )
+        self.cluster.change_pods(
+            lambda pod: pod.owner == uid and pod.state.exit_code is not None and not pod.state.ran,
+            started=self.cluster.moment,
         )
 
     def end_well(self, stage: Stage) -> None:

@@ -21,7 +21,7 @@ NOT_TRIES: Final = frozenset({AttemptEnd.PREEMPTED, AttemptEnd.SUSPENDED})
 """Ends after which the next attempt does not wait: whoever took the pods down says when they come back."""
 
 
-def current(status: JobStatus, job: StageJob | None, topology: Topology, now: datetime) -> Attempt | None:
+def current(status: JobStatus, job: StageJob | None, topology: Topology | None, now: datetime) -> Attempt | None:
     """The newest attempt; one that the status has not heard of is known by its Job."""
     last = status.attempts[-1] if status.attempts else None
     if job is None:
@@ -44,7 +44,7 @@ def _has_given_way(job: StageJob, last: Attempt) -> bool:
     return any(is_newer(pod, last) for pod in job.pods) and not any(is_left(pod, last) for pod in job.pods)
 
 
-def begin(last: Attempt | None, topology: Topology, now: datetime) -> Attempt:
+def begin(last: Attempt | None, topology: Topology | None, now: datetime) -> Attempt:
     """The attempt after `last`."""
     return Attempt(number=last.number + 1 if last else 1, topology=topology, start=now)
 
@@ -54,14 +54,44 @@ def end(  # noqa: PLR0913 - an end has this much to it
     now: datetime,
     reason: AttemptEnd,
     *,
+    pods: tuple[PodState, ...] = (),
     exit_code: int | None = None,
     message: str | None = None,
-    stopped: datetime | None = None,
 ) -> Attempt:
-    """The attempt with its end. `stopped` is when its pods gave their GPUs back, if that was before now."""
+    """The attempt with its end. Its pods, those that are known still, say when they gave their GPUs back."""
     told = cut(message, MAX_ATTEMPT_MESSAGE) if message else None
     ended = {"end": whole_seconds(now), "reason": reason, "exit_code": exit_code, "message": told}
-    return attempt.model_copy(update=ended | {"gpu_seconds": _gpu_seconds(attempt, stopped or now)})
+    return attempt.model_copy(update=ended | {"gpu_seconds": _gpu_seconds(attempt, _stopped_at(pods, now))})
+
+
+def seen_running(attempt: Attempt, pods: tuple[PodState, ...], nodes: int, now: datetime) -> Attempt:
+    """The attempt with the moment at which all of its pods ran, once they have, whoever looked at it then."""
+    since = None if attempt.is_over or attempt.running_since else _together_since(pods, nodes, now)
+    if since is None:
+        return attempt
+    return attempt.model_copy(update={"running_since": since, "last_pod_created": newest_pod(pods)})
+
+
+def _together_since(pods: tuple[PodState, ...], nodes: int, now: datetime) -> datetime | None:
+    """When the last rank's first pod began while the others' still ran. Nodes' clocks may be off: it is not before the
+    API server had made the pods, and not after now.
+    """
+    first: dict[int, PodState] = {}
+    for pod in sorted(pods, key=lambda pod: pod.created):
+        if pod.started is not None:
+            first.setdefault(pod.index, pod)
+    if set(range(nodes)) - set(first):
+        return None
+    since = max(pod.started for pod in first.values() if pod.started is not None)
+    if any(pod.finished is not None and pod.finished < since for pod in first.values()):
+        return None
+    return whole_seconds(min(now, max(since, *(pod.created for pod in first.values()))))
+
+
+def _stopped_at(pods: tuple[PodState, ...], now: datetime) -> datetime:
+    """When the last of the pods ended; `now` while one has not."""
+    moments = [pod.finished for pod in pods if pod.ended and pod.finished is not None]
+    return max(moments) if moments and len(moments) == len(pods) else now
 
 
 def _gpu_seconds(attempt: Attempt, until: datetime) -> int | None:

@@ -32,8 +32,8 @@ class PodState:
     """Completion index of an Indexed Job: the node's rank."""
     node: str | None = None
     """The node that it was scheduled to."""
-    ran: bool = False
-    """Whether its trainer container runs or has run."""
+    started: datetime | None = None
+    """When its trainer container began to run, by its node's clock; None before."""
     gone_by: datetime | None = None
     """When it should be gone: its deletionTimestamp, which has the grace period in it. None unless being deleted."""
     exit_code: int | None = None
@@ -49,6 +49,11 @@ class PodState:
     """Whether it carries the condition DisruptionTarget."""
     problem: str | None = None
     """Why it does not start, in Kubernetes' own words: unschedulable, image pull, volume, quota."""
+
+    @property
+    def ran(self) -> bool:
+        """Whether its trainer container runs or has run."""
+        return self.started is not None
 
     @property
     def deleting(self) -> bool:

@@ -8,7 +8,6 @@ from datetime import datetime
 from finetune_operator.api.status import Attempt, AttemptEnd
 from finetune_operator.plan.model import attempts
 from finetune_operator.plan.model.context import PolicyContext
-from finetune_operator.plan.model.observed import PodState
 from finetune_operator.plan.policies.backoff import has_progressed, newest_checkpoint, tries_until
 
 
@@ -43,8 +42,7 @@ def end_attempt(
     previous = next((a for a in reversed(context.status.attempts) if a.number < attempt.number), None)
     progressed = has_progressed(newest, previous)
     mark = newest if previous is None or progressed else previous.checkpoint_step
-    stopped = stopped_at(context.members, context.now)
-    closed = attempts.end(attempt, context.now, reason, exit_code=exit_code, message=message, stopped=stopped)
+    closed = attempts.end(attempt, context.now, reason, pods=context.members, exit_code=exit_code, message=message)
     tries = tries_until(closed, previous, progressed=progressed)
     kept = {"tries": tries, "checkpoint_step": mark, "last_pod_created": last_pod_created(context, attempt)}
     return Ended(closed.model_copy(update=kept), 0 if progressed else context.status.restarts)
@@ -60,12 +58,6 @@ def close_attempt(
     ended = end_attempt(context, attempt, reason, exit_code=exit_code, message=message)
     tries = 0 if reason in attempts.NOT_TRIES else ended.attempt.tries
     return Closed((ended.attempt.model_copy(update={"tries": tries}),), ended.used)
-
-
-def stopped_at(pods: tuple[PodState, ...], now: datetime) -> datetime:
-    """When the last of the pods ended; `now` while one has not."""
-    moments = [pod.finished for pod in pods if pod.ended and pod.finished is not None]
-    return max(moments) if moments and len(moments) == len(pods) else now
 
 
 def last_pod_created(context: PolicyContext, attempt: Attempt) -> datetime | None:

@@ -70,8 +70,9 @@ def _with_dataset(status: JobStatus, result: Result | None) -> JobStatus:
 
 
 def _with_training(status: JobStatus, observed: Observed, now: datetime) -> JobStatus:
-    result = result_of(observed.stages.get(Stage.TRAIN))
-    if status.trained is not None or result is None or result.trained is None:
+    job = observed.stages.get(Stage.TRAIN)
+    result = result_of(job)
+    if status.trained is not None or job is None or result is None or result.trained is None:
         return status
     trained = result.trained
     changes: dict[str, Any] = {
@@ -82,13 +83,23 @@ def _with_training(status: JobStatus, observed: Observed, now: datetime) -> JobS
         "total_parameters": trained.total_parameters,
         "checkpoints": checkpoints_shown(trained.checkpoints, observed) or status.checkpoints,
     }
-    last = status.attempts[-1] if status.attempts else None
-    if last is not None and not last.is_over:
-        ended = attempts.end(last, now, AttemptEnd.OK, exit_code=0)
-        ended = ended.model_copy(update={"resumed_from_step": trained.resumed_from_step})
-        changes["attempts"] = attempts.record(status.attempts, ended)
-        if ended.gpu_seconds is not None:
-            changes["gpu_seconds"] = (status.gpu_seconds or 0) + ended.gpu_seconds
+    return _with_good_end(status.model_copy(update=changes), observed, job, now)
+
+
+def _with_good_end(status: JobStatus, observed: Observed, job: StageJob, now: datetime) -> JobStatus:
+    """Ends the attempt that made the result, which may have ended before anybody saw it run."""
+    topology = observed.resolved.topology if observed.resolved else None
+    last = attempts.current(status, job, topology, now)
+    if last is None or last.is_over:
+        return status
+    pods = attempts.pods_of(job, last, status.attempts)
+    seen = attempts.seen_running(last, pods, job.completions, now)
+    step = status.trained.resumed_from_step if status.trained else None
+    ended = attempts.end(seen, now, AttemptEnd.OK, pods=pods, exit_code=0)
+    ended = ended.model_copy(update={"resumed_from_step": step})
+    changes: dict[str, Any] = {"attempts": attempts.record(status.attempts, ended), "attempt": ended.number}
+    if ended.gpu_seconds is not None:
+        changes["gpu_seconds"] = (status.gpu_seconds or 0) + ended.gpu_seconds
     return status.model_copy(update=changes)
 
 
