@@ -122,6 +122,17 @@ def test_a_new_pod_of_the_next_attempt_is_left_alone_while_the_old_ones_go() -> 
     assert "node-1-0" in world.status.message
 
 
+def test_a_gang_whose_pods_have_all_vanished_waits_for_no_more_than_its_new_pods() -> None:
+    world = a_queued_training()
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERRUPTED)
+    come_back(world)
+    for rank in range(2):
+        world.cluster.remove_pod(world.pod(Stage.TRAIN, rank).name)
+    decided = world.reconcile()
+    assert (world.status.attempts[-1].tries, decided.after_status) == (2, ())
+    assert "the pods restart from" in world.status.message, "there is no wait"
+
+
 def test_an_operator_that_died_before_it_deleted_the_pods_deletes_them_although_new_ones_are_there() -> None:
     world = a_queued_training()
     left = world.pod(Stage.TRAIN, 1).name

@@ -111,7 +111,7 @@ def _job(job: FineTuneJob, resolved: ResolvedSpec, config: RunConfig) -> Manifes
     spec: Manifest = {"parallelism": nodes, "completions": nodes}
     if stage is Stage.TRAIN:
         spec["completionMode"] = "Indexed"
-    queue = job.metadata.labels.get(names.LABEL_QUEUE)
+    queue = names.queue_of(job.metadata.labels)
     if queue and stage is not Stage.PREPARE:
         metadata["labels"][names.LABEL_QUEUE] = queue
         spec["suspend"] = True

@@ -28,15 +28,17 @@ def current(status: JobStatus, job: StageJob | None, topology: Topology | None, 
         return last
     if last is None or job.attempt > last.number:
         return Attempt(number=job.attempt, topology=topology, start=job.created)
-    if last.is_over and _goes_on(job, last) and _has_given_way(job, last):
+    runs = not (job.suspended or job.has_ended or job.deleting)
+    if last.is_over and runs and goes_on(job, last) and _has_given_way(job, last):
         return begin(last, topology, now)
     return last
 
 
-def _goes_on(job: StageJob, last: Attempt) -> bool:
-    """Whether the Job runs pods again after the end of its last attempt, and may."""
-    runs = not (job.suspended or job.has_ended or job.deleting)
-    return runs and (job.queued or last.reason == AttemptEnd.PREEMPTED)
+def goes_on(job: StageJob, ended: Attempt) -> bool:
+    """Whether the Job is to run the next attempt, too: one that Kueue queues, or that somebody else holds, or held
+    until now, and brings back by himself. A plain Job is one attempt.
+    """
+    return job.queued or job.suspended or ended.reason == AttemptEnd.PREEMPTED
 
 
 def _has_given_way(job: StageJob, last: Attempt) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Final
 
 from finetune_operator.api.base import GROUP
@@ -53,6 +54,11 @@ def _bounded(name: str, suffix: str) -> str:
         return whole
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return f"{name[: _LONGEST - len(suffix) - 10].rstrip('-')}-{digest}-{suffix}"
+
+
+def queue_of(labels: Mapping[str, str]) -> str | None:
+    """The Kueue queue in which a job with these labels is to wait."""
+    return labels.get(LABEL_QUEUE)
 
 
 def stage_name(job: str, stage: Stage) -> str:

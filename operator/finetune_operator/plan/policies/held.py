@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from finetune_operator.api.status import Reason
 from finetune_operator.plan.model.context import Decision, PolicyContext
-from finetune_operator.plan.model.names import LABEL_QUEUE
+from finetune_operator.plan.model.names import LABEL_QUEUE, queue_of
 from finetune_operator.plan.model.plan import QueueJob
-from finetune_operator.plan.policies.gang import queue_of
 from finetune_operator.plan.policies.phases import PHASES
 
 
@@ -25,7 +24,7 @@ def held(context: PolicyContext) -> Decision:
     job = context.stage_job
     assert job is not None  # noqa: S101 - asked only where `is_held`
     phase, _, _ = PHASES[context.stage]
-    queue = queue_of(context.job)
+    queue = queue_of(context.job.metadata.labels)
     if job.queued:
         which = f" {queue}" if queue else ""
         message = (

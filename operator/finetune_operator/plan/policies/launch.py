@@ -12,10 +12,10 @@ from finetune_operator.plan.model.context import Decision, Health, PolicyContext
 from finetune_operator.plan.model.observed import PodPhase, StageJob
 from finetune_operator.plan.model.plan import Create, EventType, JobEvent
 from finetune_operator.plan.model.text import count, cut
+from finetune_operator.plan.policies import gang
 from finetune_operator.plan.policies.accounting import close_attempt
 from finetune_operator.plan.policies.backoff import remaining_seconds
 from finetune_operator.plan.policies.dead_nodes import draining
-from finetune_operator.plan.policies.gang import driver_of
 from finetune_operator.plan.policies.phases import PHASES
 from finetune_operator.plan.policies.restart import beginning, interrupted
 from finetune_operator.plan.policies.suspend import SUSPENDING
@@ -130,7 +130,7 @@ def recover_result(context: PolicyContext) -> Decision | None:
         phase,
         reason,
         message,
-        after_status=driver_of(job).suspend(job),
+        after_status=gang.take_away(job),
         events=(told,),
         attempts=closed.attempts,
         restarts=closed.restarts,

@@ -8,7 +8,7 @@ from finetune_operator.api.status import Condition, JobStatus, Phase, Reason
 from finetune_operator.plan.model.context import Health
 from finetune_operator.plan.model.observed import Observed
 from finetune_operator.plan.model.plan import EventType, JobEvent, Plan, Removal
-from finetune_operator.plan.policies.gang import driver_of
+from finetune_operator.plan.policies import gang
 from finetune_operator.plan.policies.phases import PHASES
 from finetune_operator.plan.policies.termination import deadline_of
 from finetune_operator.plan.status.conditions import conditions
@@ -68,7 +68,7 @@ def _reopened(observed: Observed, before: JobStatus, message: str, now: datetime
     )
     shown = conditions(before.conditions, after, Reason.REOPENED, Health.CHANGING, now)
     job = observed.stages.get(stage)
-    removals = () if job is None else driver_of(job).suspend(job)
+    removals = () if job is None else gang.take_away(job)
     told = JobEvent(EventType.NORMAL, Reason.REOPENED, message)
     return Plan(
         after.model_copy(update={"conditions": shown}), after_status=removals, events=(told,), requeue_after=1.0
@@ -79,7 +79,7 @@ def _end_pods(observed: Observed, before: JobStatus) -> tuple[Removal, ...]:
     """A failed job's pods, should they have outlived the decision to end them. A success leaves none."""
     if before.phase is not Phase.FAILED:
         return ()
-    return tuple(removal for job in observed.stages.values() for removal in driver_of(job).end(job))
+    return tuple(removal for job in observed.stages.values() for removal in gang.end(job))
 
 
 def _seen(shown: tuple[Condition, ...], generation: int) -> tuple[Condition, ...]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from finetune_operator.api.status import Attempt, AttemptEnd, Phase, Reason
 from finetune_operator.plan.model.context import Decision, Health, PolicyContext
 from finetune_operator.plan.model.observed import StageJob
-from finetune_operator.plan.model.plan import DeletePods, EventType, JobEvent
+from finetune_operator.plan.model.plan import EventType, JobEvent
 from finetune_operator.plan.model.text import count, duration
+from finetune_operator.plan.policies import gang
 from finetune_operator.plan.policies.accounting import Closed, Ended, close_attempt, end_attempt
 from finetune_operator.plan.policies.backoff import delay_seconds, newest_checkpoint
 from finetune_operator.plan.policies.dead_nodes import draining
 from finetune_operator.plan.policies.failure_cause import Cause, cause_of, cause_of_job, vanished
-from finetune_operator.plan.policies.gang import driver_after, driver_of
 from finetune_operator.plan.policies.held import held, is_held
 from finetune_operator.plan.policies.uncounted import awaiting_count
 
@@ -62,15 +62,13 @@ def take_down(context: PolicyContext, job: StageJob, attempt: Attempt, cause: Ca
         Reason.RESTARTING,
         f"attempt {attempt.number} ended ({cause.code.exit_name}, {charge}): {cause.text}",
     )
-    removals = driver_of(job).restart(job, ended.attempt)
-    keeps_job = any(isinstance(removal, DeletePods) for removal in removals)
-    wait = 0.0 if keeps_job else delay_seconds(ended.attempt.tries)
+    wait = 0.0 if gang.keeps_job(job, ended.attempt) else delay_seconds(ended.attempt.tries)
     when = f" in {duration(wait)}" if wait else ""
     return Decision(
         Phase.QUEUED,
         Reason.RESTARTING,
         f"attempt {attempt.number} ended, the pods restart{when} from {beginning(context)} ({charge}): {cause.text}",
-        after_status=removals,
+        after_status=gang.restart(job, ended.attempt),
         events=(told,),
         attempts=(ended.attempt.model_copy(update={"counted": not free}),),
         restarts=ended.used + (0 if free else 1),
@@ -88,7 +86,7 @@ def _exhausted(job: StageJob, ended: Ended, cause: Cause, budget: int) -> Decisi
         Phase.FAILED,
         Reason.RESTARTS_EXHAUSTED,
         message,
-        after_status=driver_of(job).end(job),
+        after_status=gang.end(job),
         attempts=(ended.attempt,),
         restarts=ended.used,
         health=Health.STUCK,
@@ -140,7 +138,7 @@ def _clear_away(context: PolicyContext, job: StageJob, ended: Attempt) -> Decisi
         drained.message
         or f"attempt {ended.number} ended ({ended.reason}), attempt {ended.number + 1} starts from "
         f"{beginning(context)} once its pods are gone",
-        after_status=driver_after(job, ended).restart(job, ended),
+        after_status=gang.restart(job, ended),
         requeue_after=drained.recheck_after or _RECHECK_SECONDS,
         health=Health.CHANGING,
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from finetune_operator.api.status import AttemptEnd, Phase, Reason
 from finetune_operator.plan.model.context import Decision, Health, PolicyContext
+from finetune_operator.plan.policies import gang
 from finetune_operator.plan.policies.accounting import close_attempt
-from finetune_operator.plan.policies.gang import driver_of
 
 _SUSPENDED = "suspended by spec.runPolicy.suspend; set it to false to go on"
 SUSPENDING = "spec.runPolicy.suspend: the pods checkpoint and stop"
@@ -29,7 +29,7 @@ def suspend(context: PolicyContext) -> Decision | None:
         Phase.PENDING if context.status.start_time is None else context.status.phase,
         Reason.SUSPENDING,
         SUSPENDING,
-        after_status=driver_of(job).suspend(job),
+        after_status=gang.take_away(job),
         attempts=closed.attempts,
         restarts=closed.restarts,
         health=Health.CHANGING,

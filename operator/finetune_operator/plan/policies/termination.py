@@ -9,9 +9,9 @@ from finetune_operator.api.status import AttemptEnd, JobStatus, Phase, Reason
 from finetune_operator.plan.model.context import Decision, Health, PolicyContext
 from finetune_operator.plan.model.observed import StageJob
 from finetune_operator.plan.model.text import duration
+from finetune_operator.plan.policies import gang
 from finetune_operator.plan.policies.accounting import close_attempt
 from finetune_operator.plan.policies.failure_cause import Cause, cause_of, cause_of_job, last_cause
-from finetune_operator.plan.policies.gang import driver_of
 from finetune_operator.plan.policies.phases import PHASES
 from finetune_operator.plan.policies.uncounted import awaiting_count
 from finetune_operator.plan.status.results import result_of
@@ -43,7 +43,7 @@ def deadline(context: PolicyContext) -> Decision | None:
         Phase.FAILED,
         Reason.DEADLINE_EXCEEDED,
         message,
-        after_status=() if job is None else driver_of(job).end(job),
+        after_status=() if job is None else gang.end(job),
         attempts=closed.attempts,
         restarts=closed.restarts,
         health=Health.STUCK,
@@ -76,7 +76,7 @@ def fail(context: PolicyContext) -> Decision | None:
         Phase.FAILED,
         cause.reason,
         cause.text,
-        after_status=driver_of(job).end(job),
+        after_status=gang.end(job),
         attempts=closed.attempts,
         restarts=closed.restarts,
         health=Health.STUCK,
@@ -94,7 +94,7 @@ def clear_leftover(context: PolicyContext) -> Decision | None:
         phase,
         reason,
         f"the Job {job.name} was ended before; it is deleted, and the stage {context.stage} starts again",
-        after_status=driver_of(job).suspend(job),
+        after_status=gang.take_away(job),
         attempts=closed.attempts,
         restarts=closed.restarts,
         health=Health.CHANGING,
