@@ -144,7 +144,7 @@ def _context(observed: Observed, spec: ResolvedSpec, now: datetime, settings: Pl
 def _attempt(context: PolicyContext) -> Attempt | None:
     """The current attempt, with the moment at which all of its pods ran."""
     job = context.stage_job
-    attempt = attempts.current(context.status, job, context.spec.topology, context.now)
+    attempt = attempts.current(context.status, job, context.spec.topology)
     if attempt is None or job is None:
         return attempt
     nodes = (attempt.topology or context.spec.topology).nodes

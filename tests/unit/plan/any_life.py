@@ -13,7 +13,7 @@ from tests.unit.plan.world import KINDS, World
 from finetune_operator.api.status import MAX_ATTEMPTS, JobStatus, Phase, Reason
 from finetune_operator.plan.model.names import LABEL_QUEUE, stage_name
 from finetune_operator.plan.model.observed import PodPhase, PodState
-from finetune_operator.plan.model.plan import DeletePods, Fault, Plan, Refusal
+from finetune_operator.plan.model.plan import DeletePods, Fault, Plan, QueueJob, Refusal
 from finetune_trainer.contract import ExitCode, Stage
 
 FAILURES: Final = [code for code in ExitCode if code is not ExitCode.OK]
@@ -91,6 +91,8 @@ class AnyLife(RuleBasedStateMachine):
         decided = world.reconcile(dies_after=dies_after, sees=KINDS if sees is None else sees)
         assert world.refusal or decided.status.phase is Phase.FAILED or not self.shows_user_error(before)
         self.touches_only_ours(decided)
+        told = [event.message for event in decided.events]
+        assert len(set(told)) == len(told), "everything is told once"
         self.keeps_within_budget()
         return decided
 
@@ -112,6 +114,8 @@ class AnyLife(RuleBasedStateMachine):
     def touches_only_ours(self, decided: Plan) -> None:
         ours = {job.name: job.uid for job in self.world.observed_jobs}
         pods = {pod.state.name: pod.owner for pod in self.world.observed_pods}
+        held_since_creation = {job.name for job in self.world.observed_jobs if job.suspended and job.generation == 1}
+        assert {action.job for action in decided.actions if isinstance(action, QueueJob)} <= held_since_creation
         for removal in decided.after_status:
             if isinstance(removal, DeletePods):
                 assert all(pods.get(pod, ours[removal.job]) == ours[removal.job] for pod in removal.pods)
@@ -262,6 +266,12 @@ class AnyLife(RuleBasedStateMachine):
         numbers = [attempt.number for attempt in attempts]
         assert not numbers or numbers == list(range(numbers[0], numbers[0] + len(numbers)))
         assert all(attempt.is_over for attempt in attempts[:-1])
+
+    @invariant()
+    def an_attempt_runs_after_it_was_begun_and_before_its_end(self) -> None:
+        for attempt in self.world.status.attempts:
+            moments = [moment for moment in (attempt.start, attempt.running_since, attempt.end) if moment is not None]
+            assert moments == sorted(moments)
 
     @invariant()
     def gpu_seconds_are_those_of_the_attempts(self) -> None:

@@ -122,6 +122,22 @@ def test_a_new_pod_of_the_next_attempt_is_left_alone_while_the_old_ones_go() -> 
     assert "node-1-0" in world.status.message
 
 
+def test_an_attempt_of_a_job_that_goes_on_begins_with_its_pods_however_late_they_are_seen() -> None:
+    world = a_queued_training()
+    world.pass_time(5)
+    world.end_pod(Stage.TRAIN, 0, ExitCode.INTERRUPTED)
+    world.reconcile()
+    world.pass_time(5)
+    world.control()
+    created = world.pod(Stage.TRAIN, 0).created
+    world.run_pods()
+    world.pass_time(600)
+    world.reconcile()
+    (_, second) = world.status.attempts
+    assert second.running_since is not None
+    assert created == second.start <= second.running_since
+
+
 def test_a_gang_whose_pods_have_all_vanished_waits_for_no_more_than_its_new_pods() -> None:
     world = a_queued_training()
     world.end_pod(Stage.TRAIN, 0, ExitCode.INTERRUPTED)

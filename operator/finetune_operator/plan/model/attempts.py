@@ -21,7 +21,7 @@ NOT_TRIES: Final = frozenset({AttemptEnd.PREEMPTED, AttemptEnd.SUSPENDED})
 """Ends after which the next attempt does not wait: whoever took the pods down says when they come back."""
 
 
-def current(status: JobStatus, job: StageJob | None, topology: Topology | None, now: datetime) -> Attempt | None:
+def current(status: JobStatus, job: StageJob | None, topology: Topology | None) -> Attempt | None:
     """The newest attempt; one that the status has not heard of is known by its Job."""
     last = status.attempts[-1] if status.attempts else None
     if job is None:
@@ -30,7 +30,7 @@ def current(status: JobStatus, job: StageJob | None, topology: Topology | None, 
         return Attempt(number=job.attempt, topology=topology, start=job.created)
     runs = not (job.suspended or job.has_ended or job.deleting)
     if last.is_over and runs and goes_on(job, last) and _has_given_way(job, last):
-        return begin(last, topology, now)
+        return begin(last, topology, min(pod.created for pod in job.pods if is_newer(pod, last)))
     return last
 
 

@@ -89,7 +89,7 @@ def _with_training(status: JobStatus, observed: Observed, now: datetime) -> JobS
 def _with_good_end(status: JobStatus, observed: Observed, job: StageJob, now: datetime) -> JobStatus:
     """Ends the attempt that made the result, which may have ended before anybody saw it run."""
     topology = observed.resolved.topology if observed.resolved else None
-    last = attempts.current(status, job, topology, now)
+    last = attempts.current(status, job, topology)
     if last is None or last.is_over:
         return status
     pods = attempts.pods_of(job, last, status.attempts)
