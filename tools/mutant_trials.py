@@ -1,8 +1,8 @@
 """A pytest plugin that runs, for each mutant, the tests that cover it in a fork of a pytest that has collected them.
 
 mutmut itself starts pytest anew for each mutant, which takes longer than the tests of one. A test that waits may fail
-by itself on a busy machine: it kills a mutant only if it then passes without it, and fails with it again. A mutant that
-stops a test for ever is killed, too, once its time is over a second time.
+by itself on a busy machine: it kills a mutant only if it then passes without it, and fails with it again. A mutant by
+which a test computes or sleeps for ever is killed, too; to wait for a processor is neither.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import os
 import signal
 import sys
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -29,19 +30,28 @@ TIMEOUT: Final = 36
 """As mutmut numbers them."""
 
 CPU_SECONDS: Final = 3.0
-WALL_SECONDS: Final = (10.0, 60.0)
-"""Of a test, at the first trial of a mutant and at the second; besides, several times what it took without one."""
-TIMES: Final = 10
+ASLEEP_SECONDS: Final = 3.0
+TIMES: Final = 5
+"""A test may take so many times what it took without a mutant, and so many seconds besides."""
+SCHEDSTAT: Final = Path("/proc/thread-self/schedstat")
 
 
 @dataclass(frozen=True)
-class Trial:
-    mutant: str
-    attempt: int = 0
+class Spent:
+    """Seconds of computing and of sleeping."""
 
-    @property
-    def function(self) -> str:
-        return mangled_name_from_mutant_name(self.mutant)
+    cpu: float
+    asleep: float
+
+    @classmethod
+    def now(cls) -> Spent:
+        """Since some moment; on Linux the time spent waiting for a processor is known, and no sleep."""
+        cpu = time.process_time()
+        waited = int(SCHEDSTAT.read_text().split()[1]) / 1e9 if SCHEDSTAT.exists() else 0.0
+        return cls(cpu, time.perf_counter() - cpu - waited)
+
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(self.cpu - other.cpu, self.asleep - other.asleep)
 
 
 @dataclass
@@ -54,7 +64,7 @@ class Trials:
     _items: list[pytest.Item] = field(default_factory=list)
     _covering: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     """Numbers of the tests that call a function."""
-    _seconds: dict[int, float] = field(default_factory=dict)
+    _spent: dict[int, Spent] = field(default_factory=dict)
     _kills: Counter[tuple[str, int]] = field(default_factory=Counter)
     """How many mutants of a function a test has killed: it goes first at the next one."""
 
@@ -72,38 +82,37 @@ class Trials:
         hit = state()._stats  # noqa: SLF001 - where the trampolines note that they were called
         for number, (item, following) in enumerate(zip(self._items, [*self._items[1:], None], strict=True)):
             hit.clear()
-            began = time.perf_counter()
+            began = Spent.now()
             item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
-            self._seconds[number] = time.perf_counter() - began
+            self._spent[number] = Spent.now() - began
             for function in hit:
                 self._covering[function].append(number)
         _activate("")
 
     def _try_all(self, session: pytest.Session) -> None:
-        waiting = deque(Trial(name) for name in sorted(self.mutants))
-        running: dict[int, tuple[Trial, int]] = {}
-        while waiting or running:
-            while waiting and len(running) < self.processes:
-                trial = waiting.popleft()
-                if self._covering[trial.function]:
-                    pid, told = self._begin(trial, session)
-                    running[pid] = trial, told
-                else:
-                    self.settle(trial.mutant, NO_TESTS)
-            if running:
-                pid, status = os.wait()
-                trial, told = running.pop(pid)
-                killer = os.read(told, 100)
-                os.close(told)
-                if killer:
-                    self._kills[trial.function, int(killer)] += 1
-                code = _verdict(os.waitstatus_to_exitcode(status))
-                if code == TIMEOUT and trial.attempt + 1 < len(WALL_SECONDS):
-                    waiting.append(Trial(trial.mutant, trial.attempt + 1))
-                else:
-                    self.settle(trial.mutant, code)
+        running: dict[int, tuple[str, int]] = {}
+        for mutant in self.mutants:
+            if not self._covering[mangled_name_from_mutant_name(mutant)]:
+                self.settle(mutant, NO_TESTS)
+                continue
+            if len(running) == self.processes:
+                self._end_one(running)
+            pid, told = self._begin(mutant, session)
+            running[pid] = mutant, told
+        while running:
+            self._end_one(running)
 
-    def _begin(self, trial: Trial, session: pytest.Session) -> tuple[int, int]:
+    def _end_one(self, running: dict[int, tuple[str, int]]) -> None:
+        pid, status = os.wait()
+        mutant, told = running.pop(pid)
+        killer = os.read(told, 100)
+        os.close(told)
+        if killer:
+            self._kills[mangled_name_from_mutant_name(mutant), int(killer)] += 1
+        code = os.waitstatus_to_exitcode(status)
+        self.settle(mutant, TIMEOUT if code == -signal.SIGPROF else code)
+
+    def _begin(self, mutant: str, session: pytest.Session) -> tuple[int, int]:
         """Starts the tests of a mutant: the process, and where it tells the number of the test that has killed it."""
         sys.stdout.flush()
         told, tell = os.pipe()
@@ -116,21 +125,23 @@ class Trials:
             silence = os.open(os.devnull, os.O_WRONLY)
             os.dup2(silence, 1)
             os.dup2(silence, 2)
-            killer = self._killer(trial, session)
+            killer = self._killer(mutant, session)
             code = SURVIVED if killer is None else KILLED
             os.write(tell, b"" if killer is None else str(killer).encode())
         finally:
             os._exit(code)
 
-    def _killer(self, trial: Trial, session: pytest.Session) -> int | None:
-        def order(number: int) -> tuple[int, float]:
-            return -self._kills[trial.function, number], self._seconds[number]
+    def _killer(self, mutant: str, session: pytest.Session) -> int | None:
+        function = mangled_name_from_mutant_name(mutant)
 
-        for number in sorted(self._covering[trial.function], key=order):
-            _limit(self._seconds[number], WALL_SECONDS[trial.attempt])
-            if self._fails(number, trial.mutant, session) and (
+        def order(number: int) -> tuple[int, float]:
+            return -self._kills[function, number], self._spent[number].cpu + self._spent[number].asleep
+
+        for number in sorted(self._covering[function], key=order):
+            _limit(self._spent[number])
+            if self._fails(number, mutant, session) and (
                 self._items[number].get_closest_marker("asyncio") is None
-                or (not self._fails(number, "", session) and self._fails(number, trial.mutant, session))
+                or (not self._fails(number, "", session) and self._fails(number, mutant, session))
             ):
                 return number
         return None
@@ -148,11 +159,15 @@ def _activate(mutant: str) -> None:
     trampoline.get_mutant_under_test = lambda: mutant
 
 
-def _limit(seconds: float, wall: float) -> None:
-    """Ends the process when the next test takes longer, without a handler in Python that a loop in C might delay."""
-    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS + TIMES * seconds)
-    signal.setitimer(signal.ITIMER_REAL, wall + TIMES * seconds)
+def _limit(usual: Spent) -> None:
+    """Ends the process when the next test computes or sleeps for much longer than it does without a mutant."""
+    began = Spent.now()
 
+    def look(*_: object) -> None:
+        if (Spent.now() - began).asleep > ASLEEP_SECONDS + TIMES * usual.asleep:
+            os._exit(TIMEOUT)
 
-def _verdict(code: int) -> int:
-    return TIMEOUT if -code in {signal.SIGALRM, signal.SIGPROF} else code
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
+    # Its signal ends the process without a handler in Python, which a loop in C might delay.
+    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS + TIMES * usual.cpu)
