@@ -262,6 +262,6 @@ def _is_ours(found: Json, uid: str, manifest: Manifest) -> bool:
 
 def _taken(key: JobKey, uid: str, manifest: Manifest, found: Json) -> NameTaken:
     owner = controller_of(found)
-    words = f"{owner.get('kind', 'an object')} {owner.get('name', '')}, uid {owner['uid']}" if owner else "nobody"
-    of_earlier = owner.get("kind") == "FineTuneJob" and owner.get("name") == key.name and owner.get("uid") != uid
+    words = f"{owner['kind']} {owner['name']}, uid {owner['uid']}" if owner else "nobody"
+    of_earlier = owner.get("kind") == "FineTuneJob" and owner["name"] == key.name and owner["uid"] != uid
     return NameTaken(manifest["kind"], manifest["metadata"]["name"], words, is_going=_is_going(found) or of_earlier)

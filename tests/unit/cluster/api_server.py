@@ -47,6 +47,7 @@ class ApiServer:
     """Paths that are answered with a redirect, and where it leads."""
     texts: dict[str, bytes] = field(default_factory=dict)
     """Paths that are answered with something else than JSON."""
+    text_code: int = 200
     cookies: bool = False
     """Whether every answer sets a cookie."""
     extra_headers: dict[str, str] = field(default_factory=dict)
@@ -75,7 +76,7 @@ class ApiServer:
         if request.path in self.redirects:
             return web.Response(status=302, headers={"Location": self.redirects[request.path]})
         if request.path in self.texts:
-            return web.Response(body=self.texts[request.path])
+            return web.Response(status=self.text_code, body=self.texts[request.path])
         found = self._told(request.method, request.path)
         if found is None:
             found = self._keep(request.method, request.path, body)

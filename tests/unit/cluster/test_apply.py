@@ -12,7 +12,7 @@ from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.status import Attempt, JobStatus, Phase, ProgressStatus
 from finetune_operator.cluster.apply import NameTakenError, StaleError
 from finetune_operator.cluster.children import Relabel
-from finetune_operator.cluster.client import RefusedError
+from finetune_operator.cluster.client import RefusedError, UnavailableError
 from finetune_operator.plan.model.plan import Create, DeleteJob, DeletePods, EndJob, NameTaken, QueueJob
 from finetune_operator.runtime.kinds import BATCH_JOBS, FINETUNE_JOBS, PODS, JobKey
 from finetune_operator.runtime.workers import TransientError
@@ -157,6 +157,16 @@ async def test_a_claim_that_outlives_its_job_is_ours_by_the_uid_on_its_label(
             await world.applier.carry_out(BOT, UID, Create(lasting))
 
 
+async def test_a_claim_of_this_very_job_that_should_outlive_it_is_not_waited_for(world: World) -> None:
+    """It would go with the job, for which its data is to be kept."""
+    there = manifest("PersistentVolumeClaim", "w", OWNER)
+    world.server.answer("POST", CLAIMS, EXISTS)
+    world.server.answer("GET", f"{CLAIMS}/w", there)
+    with pytest.raises(NameTakenError) as raised:
+        await world.applier.carry_out(BOT, UID, Create(manifest("PersistentVolumeClaim", "w")))
+    assert not raised.value.taken.is_going
+
+
 async def test_a_claim_with_our_label_and_another_owner_is_not_ours(world: World) -> None:
     there = manifest("PersistentVolumeClaim", "w", {**OWNER, "uid": "u"}, **{"finetune-operator.io/job-uid": UID})
     world.server.answer("POST", CLAIMS, EXISTS)
@@ -249,10 +259,24 @@ async def test_pods_are_deleted_by_name_and_uid(running: World) -> None:
     going["metadata"]["deletionTimestamp"] = "2026-01-01T00:02:00Z"
     running.server.answer("DELETE", f"{PODS_PATH}/p0", going)
     await running.applier.carry_out(BOT, UID, DeletePods("bot-train", ("p0", "p1", "never-was")))
-    deleted = {asked.path: asked.body["preconditions"]["uid"] for asked in running.server.asked if asked.body}
-    assert deleted == {f"{PODS_PATH}/p0": "uid-p0", f"{PODS_PATH}/p1": "uid-p1"}
+    deleted = {asked.path: asked.body for asked in running.server.asked if asked.method == "DELETE"}
+    assert deleted == {
+        f"{PODS_PATH}/{name}": {"propagationPolicy": "Background", "preconditions": {"uid": f"uid-{name}"}}
+        for name in ("p0", "p1")
+    }
     (left,) = running.store.children(BOT, PODS)
     assert left["metadata"]["deletionTimestamp"] == "2026-01-01T00:02:00Z"
+
+
+async def test_a_pod_that_cannot_be_deleted_keeps_none_of_the_others(running: World) -> None:
+    names = tuple(f"p{number}" for number in range(40))
+    for name in names:
+        running.knows(PODS, child("Pod", name))
+        running.server.answer("DELETE", f"{PODS_PATH}/{name}", {"kind": "Status"})
+    running.server.answer("DELETE", f"{PODS_PATH}/p0", status(503))
+    with pytest.raises(UnavailableError):
+        await running.applier.carry_out(BOT, UID, DeletePods("bot-train", names))
+    assert set(running.server.paths("DELETE")) == {f"{PODS_PATH}/{name}" for name in names}
 
 
 async def test_without_the_right_to_delete_pods_their_job_is_deleted_so_that_the_gang_restarts(running: World) -> None:
@@ -310,7 +334,10 @@ async def test_a_job_that_vanished_before_its_status_is_forgotten_and_nothing_fo
 
 
 async def test_a_status_with_fields_that_the_crd_lacks_is_applied_without_them(world: World) -> None:
-    lacking = (".status.attempt", ".status.attempts[0].gpuSeconds", ".status.progress.stale")
+    lacking = (
+        *(".status.attempt", ".status.attempts[0].gpuSeconds", ".status.progress.stale"),
+        *(".status.attempts[1].topology.gpus", ".status.artifacts.uri"),
+    )
     words = "errors:\n" + "\n".join(f"  {field}: field not declared in schema" for field in lacking)
     world.server.answer("PATCH", f"{OWN}/status", status(422, "Invalid", words), finetune_job(version=4))
     attempts = tuple(Attempt(number=number, start=NOON, gpu_seconds=7) for number in (1, 2))

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 
 import pytest
 from kubernetes.aio.client import Configuration
 from structlog.testing import capture_logs
+from tests.unit.cluster import hostile
 from tests.unit.cluster.api_server import ApiServer, client_of, status
 
 from finetune_operator.cluster import discovery
@@ -14,6 +16,7 @@ from finetune_operator.cluster.client import (
     ConflictError,
     NotFoundError,
     RefusedError,
+    TooLargeError,
     UnavailableError,
     connect,
 )
@@ -190,11 +193,45 @@ async def test_an_answer_that_is_no_json_is_tried_again(server: ApiServer, clien
 
 
 async def test_an_api_server_that_takes_a_request_and_says_nothing_is_given_up(
-    server: ApiServer, client: Client
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.meeting = {("GET", "/x"), ("GET", "/what-never-comes")}
-    with pytest.raises(UnavailableError, match="0 TimeoutError"):
-        await client.raw("/x", (), 0.2, None)
+    monkeypatch.setattr("finetune_operator.cluster.client.READ_SECONDS", 0.2)
+    server.meeting = {(method, "/x") for method in ("GET", "PUT")} | {("GET", "/what-never-comes")}
+    client = connect(Configuration(host=server.url), lambda: None, lambda *_: None, write_seconds=0.2)
+    for asking in (client.raw("/x", (), 0.2, None), client.get("/x"), client.replace("/x", {})):
+        async with asyncio.timeout(5):
+            with pytest.raises(UnavailableError, match="0 TimeoutError"):
+                await asking
+    await client.close()
+
+
+async def test_an_error_without_reason_or_message_has_none(server: ApiServer, client: Client) -> None:
+    server.answer("GET", "/x", {"kind": "Status", "code": 503})
+    with pytest.raises(UnavailableError) as raised:
+        await client.get("/x")
+    assert (raised.value.reason, raised.value.message) == ("", "")
+
+
+async def test_an_error_that_is_no_status_is_told_by_its_first_words(server: ApiServer, client: Client) -> None:
+    server.texts["/x"], server.text_code = b"no \xff upstream" + b"." * 1000, 503
+    with pytest.raises(UnavailableError) as raised:
+        await client.get("/x")
+    assert (raised.value.reason, raised.value.message) == ("", "no \ufffd upstream" + "." * 499)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["length told", "length not told"])
+async def test_a_body_may_be_as_large_as_was_asked_for_and_no_larger(
+    told: bool,  # noqa: FBT001 - drawn
+) -> None:
+    async def behave(writer: asyncio.StreamWriter) -> None:
+        length = b"Content-Length: 1000\r\n" if told else b""
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n" + length + b"\r\n" + b"x" * 1000)
+        await writer.drain()
+
+    async with hostile.pod(behave) as pod, client_of(ApiServer(f"http://127.0.0.1:{pod.port}")) as client:
+        assert len(await client.raw("/x", (), 5, 1000)) == 1000
+        with pytest.raises(TooLargeError, match="999"):
+            await client.raw("/x", (), 5, 999)
 
 
 async def test_a_redirect_is_not_followed(server: ApiServer, client: Client) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tests.unit.cluster.api_server import ApiServer, client_of, status
 from tests.unit.runtime.objects import finetune_job
 
@@ -175,9 +176,25 @@ async def test_an_event_that_fails_for_good_is_counted_and_the_next_one_sent(ser
         async with running(client, lambda: lost.append(1)) as sender:
             sender.post(job(), saying("x"), NOW)
             sender.post(job(), saying("y"), NOW)
-            await sender.flush(5)
-        assert said(server)[-1] == "y"
+            with capture_logs() as logs:
+                await sender.flush(5)
+        assert said(server) == ["x"] * (4 if refusal["code"] == 503 else 1) + ["y"]
+        (told,) = logs
+        assert (told["job"], told["namespace"], told["reason"]) == ("bot", "team", "PodProblem")
     assert len(lost) == 3
+
+
+async def test_a_job_whose_event_hangs_does_not_hold_up_the_events_of_most_others(server: ApiServer) -> None:
+    stuck = job(name="stuck").model_copy(update={"namespace": "elsewhere"})
+    server.answer("POST", ROOT, {})
+    server.meeting = {("POST", "/api/v1/namespaces/elsewhere/events"), ("POST", "/never")}
+    async with client_of(server) as client, running(client) as sender:
+        sender.post(stuck, saying("stuck"), NOW)
+        for number in range(40):
+            sender.post(job(name=f"job-{number}"), saying("x"), NOW)
+        with capture_logs():
+            await sender.flush(0.5)
+    assert len(said(server)) > 20
 
 
 async def test_of_more_events_than_it_holds_the_oldest_are_dropped(server: ApiServer, client: Client) -> None:

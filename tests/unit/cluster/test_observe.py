@@ -181,6 +181,17 @@ async def test_pods_that_outlive_their_job_are_seen_until_they_have_ended(starte
     assert first == "finetune-operator.io/job=bot,finetune-operator.io/stage=train"
 
 
+async def test_pods_that_outlive_their_job_are_seen_on_every_page_of_the_list(started: World) -> None:
+    first, second = (
+        child("Pod", name, owner="uid-of-a-job-that-is-gone") | {"status": {"phase": "Running"}}
+        for name in ("bot-train-0-x", "bot-train-1-x")
+    )
+    page = {"items": [first], "metadata": {"resourceVersion": "50", "continue": "more"}}
+    started.server.answer("GET", LIVE_PODS, page, listed(second))
+    seen = await started.observer.observe(BOT, job(**STARTED), LATER)
+    assert [pod.name for pod in seen.observed.strays] == ["bot-train-0-x", "bot-train-1-x"]
+
+
 async def test_a_job_of_another_owner_that_is_found_live_is_not_ours(started: World) -> None:
     started.server.answer("GET", TRAIN, child("Job", "bot-train", owner="uid-x"))
     assert (await started.observer.observe(BOT, job(**STARTED), LATER)).observed.stages == {}
@@ -200,10 +211,12 @@ async def test_nothing_is_asked_for_a_job_whose_stage_has_not_begun(started: Wor
 
 async def test_a_complete_job_whose_pod_is_not_known_is_confirmed_by_a_live_list(started: World) -> None:
     started.knows(BATCH_JOBS, child("Job", "bot-train", status=COMPLETE))
-    started.knows(PODS, rank(1))
+    started.knows(PODS, rank(1, version=50))
     started.server.answer("GET", LIVE_PODS, listed(rank(0, phase="Succeeded"), child("Pod", "q", owner="uid-x")))
     seen = await started.observer.observe(BOT, job(**STARTED), LATER)
     assert [pod.name for pod in seen.observed.stages[Stage.TRAIN].pods] == ["p0"]
     query = next(one.query for one in started.server.asked if one.path == LIVE_PODS)
     assert query["labelSelector"] == "batch.kubernetes.io/controller-uid=uid-bot-train"
     assert [pod["metadata"]["name"] for pod in started.store.children(BOT, PODS)] == ["p0"]
+    started.knows(PODS, rank(1, version=51))
+    assert len(started.store.children(BOT, PODS)) == 2, "it is there again: its label had been taken away"

@@ -89,6 +89,15 @@ async def test_of_an_ended_job_the_children_are_read_live(world: World) -> None:
     assert [pod.name for pod in seen.observed.stages[Stage.TRAIN].pods] == ["p0"]
 
 
+async def test_a_job_of_an_ended_job_that_is_gone_is_forgotten(world: World) -> None:
+    over: dict[str, Any] = {**STARTED, "phase": "Failed"}
+    world.knows(FINETUNE_JOBS, finetune_job(**over))
+    world.knows(BATCH_JOBS, child("Job", "bot-train"))
+    world.server.answer("GET", LIVE_PODS, listed())
+    assert (await world.observer.observe(BOT, job(**over), LATER)).observed.stages == {}
+    assert world.store.get(BATCH_JOBS, "team", "bot-train") is None
+
+
 # What only events tell
 
 
@@ -206,6 +215,13 @@ async def test_a_forgotten_job_leaves_nothing_behind(gang: World) -> None:
     await gang.observer.observe(BOT, job(**STARTED), LATER)
     assert asked_about(gang) == ["p0", "p0"]
     assert gang.server.paths("GET").count(RESOLVED) == 2
+
+
+async def test_of_a_forgotten_job_a_job_that_was_gone_is_asked_for_again(started: World) -> None:
+    for _ in range(2):
+        await started.observer.observe(BOT, job(**STARTED), LATER)
+        started.observer.forget(BOT)
+    assert started.asked == [TRAIN, LIVE_PODS] * 2
 
 
 async def test_events_that_may_not_be_read_are_no_problem(gang: World) -> None:
