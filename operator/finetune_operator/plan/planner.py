@@ -40,6 +40,7 @@ POLICIES: Final[tuple[Policy, ...]] = (
     termination.succeed,  # before all others: a result that is there ends the job whatever else is the matter
     termination.deadline,  # before what waits, so that waiting ends, too
     termination.fail,  # before what waits, suspends or restarts: a user error comes again however the job goes on
+    launch.take_back,  # before what waits or suspends: two stages must not run at the same time
     launch.await_deletion,  # before what else reads the Job: one that is going tells nothing about the next
     termination.clear_leftover,  # before restart, which would take the operator's own deadline for a fault
     suspend.suspend,  # before what starts pods

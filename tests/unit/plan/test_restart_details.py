@@ -181,3 +181,29 @@ def test_the_checkpoint_of_a_sigterm_which_no_report_told_of_is_known_from_the_p
     assert [checkpoint.step for checkpoint in world.status.checkpoints] == [40, 57]
     assert "from the checkpoint of step 57" in world.status.message
     assert world.status.attempts[0].checkpoint_step == 57
+
+
+def test_a_stage_that_was_begun_with_a_result_that_is_lost_goes_before_that_result_is_made_again() -> None:
+    """Somebody deletes prepare's Job, and the operator dies after it has started training, before it has said so."""
+    world = World()
+    world.reconcile()
+    world.control()
+    world.run_pods()
+    world.cluster.delete_job(world.jobs[Stage.PREPARE].uid)
+    world.end_well(Stage.PREPARE)
+    world.reconcile(dies_after=2)
+    assert (world.status.dataset, Stage.TRAIN in world.jobs) == (None, True)
+    uid = world.jobs[Stage.TRAIN].uid
+    world.control()
+    world.run_pods()
+    assert Stage.PREPARE not in world.jobs
+    decided = world.reconcile()
+    assert (decided.actions, decided.after_status) == ((), (DeleteJob("support-bot-train", uid),))
+    assert "the result of the stage prepare, which is lost" in world.status.message
+    world.reconcile()
+    assert list(world.jobs) == [Stage.TRAIN], "it has not gone yet"
+    world.settle()
+    assert list(world.jobs) == [Stage.PREPARE]
+    world.finish(Stage.PREPARE)
+    come_back(world)
+    assert (world.phase, world.status.attempt) == (Phase.TRAINING, 1)

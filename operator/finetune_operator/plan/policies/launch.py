@@ -92,6 +92,29 @@ def _wait(last: Attempt, wait: float) -> Decision:
     return Decision(Phase.QUEUED, Reason.BACKING_OFF, message, requeue_after=wait, health=Health.CHANGING)
 
 
+def take_back(context: PolicyContext) -> Decision | None:
+    """Jobs of later stages go, since the result that they were started with is lost: the operator died before it wrote
+    that result into the status, and somebody had deleted the Job that made it.
+    """
+    stages = list(Stage)
+    later = stages[stages.index(context.stage) + 1 :]
+    early = [job for stage, job in context.observed.stages.items() if stage in later]
+    if not early:
+        return None
+    phase, reason, _ = PHASES[context.stage]
+    drained = draining((pod for job in early for pod in job.pods), context.now)
+    return Decision(
+        phase,
+        Reason.POD_STUCK if drained.message else reason,
+        drained.message
+        or f"the Job {early[0].name} goes: it was started with the result of the stage {context.stage}, which is lost, so "
+        "that this stage has to run again first",
+        after_status=tuple(removal for job in early for removal in gang.take_away(job)),
+        requeue_after=drained.recheck_after or _RECHECK_SECONDS,
+        health=Health.CHANGING,
+    )
+
+
 def await_deletion(context: PolicyContext) -> Decision | None:
     """A Job that is being deleted has the name that its successor needs."""
     job = context.stage_job
