@@ -38,7 +38,13 @@ def assert_starts(world: World) -> None:
 def test_a_missing_template_is_named_and_the_job_starts_once_it_is_there() -> None:
     world = World()
     world.template = None
-    assert_waits(world, "TemplateNotFound", "`lora`", "kubectl get ftt,cftt -n team")
+    assert_waits(
+        world,
+        "TemplateNotFound",
+        "spec.template.name: there is no template `lora`, neither in the namespace team nor in the cluster. "
+        "`kubectl get ftt,cftt -n team` lists those that there are; the job starts by itself once the template is "
+        "created",
+    )
     world.template = a_template()
     assert_starts(world)
 
@@ -99,6 +105,14 @@ def test_a_change_that_can_no_longer_take_effect_is_told_once() -> None:
     world.edit(gpus=4)
     assert [event.reason.value for event in world.reconcile().events] == ["SpecChangeIgnored"]
     assert world.reconcile().events == ()
+
+
+def test_a_change_that_cannot_be_compared_without_the_template_is_not_told() -> None:
+    world = World().reach(Stage.TRAIN)
+    world.template = None
+    world.edit(gpus=4)
+    assert world.reconcile().events == ()
+    assert world.phase is Phase.TRAINING
 
 
 def test_a_change_to_a_spec_that_cannot_be_is_told_too() -> None:

@@ -38,6 +38,7 @@ def test_mappings_merge_lists_replace_and_null_removes() -> None:
     template: dict[str, Any] = {"r": 16, "target_modules": ["q_proj"], "nested": {"a": 1, "b": 2}, "lora_dropout": 0.1}
     job: dict[str, Any] = {"target_modules": ["k_proj"], "nested": {"b": 3}, "lora_dropout": None}
     assert deep_merge(template, job) == {"r": 16, "target_modules": ["k_proj"], "nested": {"a": 1, "b": 3}}
+    assert deep_merge({"r": 16}, {"lora_dropout": None}) == {"r": 16}, "also what is not there"
 
 
 @given(BLOCKS, BLOCKS)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 import hypothesis.strategies as st
-from hypothesis import given
+from hypothesis import example, given
 
 from finetune_operator.plan.model import names
 from finetune_operator.plan.model.text import cut, duration, number, percent, sentence
@@ -13,6 +13,7 @@ JOB_NAMES = st.from_regex(re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCI
 
 
 @given(JOB_NAMES, st.sampled_from(Stage))
+@example("x" * 63, Stage.PREPARE)
 def test_names_of_children_and_their_pods_are_dns_labels(job: str, stage: Stage) -> None:
     for name in (names.stage_name(job, stage), names.resolved_name(job), names.workspace_claim(job)):
         pod = f"{name}-99999"
@@ -47,6 +48,7 @@ def test_numbers_are_short() -> None:
 
 def test_nothing_is_all_done_before_it_is() -> None:
     assert [percent(part, 1000) for part in (0, 455, 999, 1000)] == ["0%", "45%", "99%", "100%"]
+    assert percent(1001, 1000) == "100%", "nor more than that"
 
 
 def test_sentences_are_joined_by_one_full_stop() -> None:

@@ -317,5 +317,6 @@ def test_a_pod_that_another_container_keeps_running_is_named_with_what_to_do() -
     world.pass_time(recheck)
     world.reconcile()
     assert world.status.reason == "PodProblem"
-    assert "another one still runs" in world.status.message
+    name = world.pod(Stage.TRAIN, 0).name
+    assert f"the container trainer of the pod {name} has ended well, but another one still runs" in world.status.message
     assert "restartPolicy: Always" in world.status.message

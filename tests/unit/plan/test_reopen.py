@@ -160,3 +160,11 @@ def test_a_fault_at_an_ended_job_leaves_the_reason_by_which_it_can_be_reopened()
     shown = stalled(world.observed(), Fault(5, "the server is down"), world.now)
     assert shown.status is world.status
     assert shown.requeue_after == 30
+
+
+def test_a_job_whose_resolved_spec_is_lost_is_not_reopened() -> None:
+    world = an_exhausted_job()
+    world.resolved = None
+    world.set_policy(max_restarts=7)
+    world.reconcile()
+    assert (world.phase, world.status.reason) == (Phase.FAILED, "RestartsExhausted")

@@ -150,10 +150,14 @@ def test_every_secret_and_claim_that_is_named_is_found() -> None:
         model={"uri": "pvc://models/llama"},
         datasets=[{"uri": "s3://team/a.jsonl", "secretRef": {"name": "data"}}],
         output={"uri": "s3://team/out", "secretRef": {"name": "out"}},
-        checkpoints={"uri": "pvc://ckpt/x", "secretRef": {"name": "data"}},
+        checkpoints={"uri": "pvc://ckpt/x", "secretRef": {"name": "ckpt"}},
         workspace={"claim": "shared"},
     )
-    assert secret_names(job) == {"data", "out"}
+    assert secret_fields(job) == {
+        "data": "spec.datasets[0].secretRef.name",
+        "out": "spec.output.secretRef.name",
+        "ckpt": "spec.checkpoints.secretRef.name",
+    }
     assert claim_names(job) == {"models", "ckpt", "shared"}
 
 
