@@ -4,18 +4,22 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import aiohttp
 import prometheus_client
 import pytest
 from tests.unit.cluster.api_server import ApiServer, Json, client_of, serving
+from tests.unit.cluster.hostile import closed_port
 from tests.unit.cluster.started_job import LIVE_PODS, RESOLVED, STARTED, listed
 from tests.unit.runtime.fake_time import FakeTime
 from tests.unit.runtime.objects import finetune_job
 
+from finetune_operator.cluster import progress
 from finetune_operator.cluster.apply import Applier
 from finetune_operator.cluster.children import Children
 from finetune_operator.cluster.client import Client
 from finetune_operator.cluster.latest_warning import LatestWarnings
 from finetune_operator.cluster.observe import Observer
+from finetune_operator.cluster.progress import Scraper, pod_session
 from finetune_operator.cluster.resolved import ResolvedSpecs
 from finetune_operator.runtime.inbox import Inbox
 from finetune_operator.runtime.kinds import FINETUNE_JOBS, JobKey, Kind
@@ -86,3 +90,23 @@ def started(world: World) -> World:
     world.knows(FINETUNE_JOBS, finetune_job(**STARTED))
     world.server.answer("GET", LIVE_PODS, listed())
     return world
+
+
+@pytest.fixture
+def time() -> FakeTime:
+    """The clock by which pods are asked."""
+    return FakeTime()
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with pod_session() as found:
+        yield found
+
+
+@pytest.fixture
+def scraper(world: World, session: aiohttp.ClientSession, time: FakeTime, monkeypatch: pytest.MonkeyPatch) -> Scraper:
+    monkeypatch.setattr(progress, "_POD_SECONDS", 1.0)
+    # On a busy machine a second goes by between connecting and being connected.
+    monkeypatch.setattr(progress, "_CONNECT_SECONDS", 30.0)
+    return Scraper(world.client, session, time.time, port=closed_port(), may_ask=lambda ip: ip.is_loopback)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from finetune_operator.cluster.pods import PodAddress
@@ -125,6 +125,19 @@ async def pod(behave: Behaviour, name: str = "p") -> AsyncIterator[HostilePod]:
         for task in talks:
             task.cancel()
         await asyncio.gather(*talks, return_exceptions=True)
+
+
+@contextmanager
+def unanswered_port() -> Iterator[int]:
+    """A port of 127.0.0.1 at which connecting takes for ever: as many wait there already as are let in."""
+    with socket.socket() as full, ExitStack() as waiting:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+        yield full.getsockname()[1]
 
 
 def closed_port() -> int:

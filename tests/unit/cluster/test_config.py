@@ -58,6 +58,24 @@ async def test_another_context_is_another_cluster_with_its_own_credentials(kubec
     )
     second = await load(kubeconfig, "k2")
     assert second.host == "https://10.0.0.2:6443"
+    assert (await credentials(second)).scheme == "Basic"
+
+
+async def test_certificates_and_passwords_are_told_as_the_client_has_them(kubeconfig: Path) -> None:
+    found = await load(kubeconfig, None)
+    found.verify_ssl, found.ssl_ca_cert, found.cert_file, found.key_file = True, "/ca", "/certificate", "/key"
+    found.username, found.password, found.api_key = "me", "mine", {}
+    assert await credentials(found) == Credentials(
+        server="https://10.0.0.1:6443",
+        ca_path="/ca",
+        insecure=False,
+        certificate_path="/certificate",
+        private_key_path="/key",
+        username="me",
+        password="mine",  # noqa: S106 - of a test
+        scheme=None,
+        token=None,
+    )
 
 
 async def test_a_pod_reaches_its_own_cluster_by_its_service_account(

@@ -211,9 +211,11 @@ async def test_a_warning_without_words_is_told_by_its_reason(gang: World) -> Non
 async def test_a_forgotten_job_leaves_nothing_behind(gang: World) -> None:
     gang.observer.forget(JobKey("team", "never-seen"))
     await gang.observer.observe(BOT, job(**STARTED), LATER)
+    gang.board.report(BOT, "p0", Progress(stage=Stage.TRAIN, updated_at=CREATED), CREATED)
     gang.observer.forget(BOT)
     await gang.observer.observe(BOT, job(**STARTED), LATER)
     assert asked_about(gang) == ["p0", "p0"]
+    assert gang.board.newest(BOT) is None
     assert gang.server.paths("GET").count(RESOLVED) == 2
 
 

@@ -5,67 +5,25 @@ import gzip
 import ipaddress
 import json
 import resource
-from collections.abc import AsyncIterator
-from contextlib import suppress
-from datetime import UTC, datetime
 
 import aiohttp
 import pytest
-from structlog.testing import capture_logs
 from tests.unit.cluster import hostile
 from tests.unit.cluster.api_server import ApiServer, client_of, status
-from tests.unit.cluster.conftest import World
-from tests.unit.cluster.hostile import Behaviour, closed_port
-from tests.unit.cluster.pod_json import container
+from tests.unit.cluster.asked_pods import GOOD, NOBODY, SAID, proxy
+from tests.unit.cluster.hostile import Behaviour
 from tests.unit.runtime.fake_time import FakeTime
-from tests.unit.runtime.objects import child, finetune_job
 
 from finetune_operator.cluster import progress as scraping
 from finetune_operator.cluster.pods import PodAddress
 from finetune_operator.cluster.progress import (
     NoProgressError,
     Outcome,
-    ScrapeLoop,
     Scraper,
     may_be_a_pods,
     pod_session,
 )
-from finetune_operator.runtime.kinds import BATCH_JOBS, FINETUNE_JOBS, PODS, JobKey
-from finetune_operator.runtime.progress import ProgressBoard
 from finetune_trainer.contract import Progress
-
-BOT = JobKey("team", "bot")
-SAID = {"stage": "train", "updatedAt": "2026-01-01T00:00:00Z", "step": 7}
-GOOD = hostile.answer(json.dumps(SAID).encode())
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scraping, "_POD_SECONDS", 1.0)
-    monkeypatch.setattr(scraping, "_CONNECT_SECONDS", 0.1)
-
-
-@pytest.fixture
-def time() -> FakeTime:
-    return FakeTime()
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with pod_session() as found:
-        yield found
-
-
-@pytest.fixture
-def scraper(world: World, session: aiohttp.ClientSession, time: FakeTime, monkeypatch: pytest.MonkeyPatch) -> Scraper:
-    # On a busy machine a second goes by between connecting and being connected.
-    monkeypatch.setattr(scraping, "_CONNECT_SECONDS", 30.0)
-    return Scraper(world.client, session, time.time, port=closed_port(), may_ask=lambda ip: ip.is_loopback)
-
-
-def proxy(scraper: Scraper, pod: str = "p", namespace: str = "team") -> str:
-    return f"/api/v1/namespaces/{namespace}/pods/{pod}:{scraper.port}/proxy/progress"
 
 
 async def ask(scraper: Scraper, behave: Behaviour) -> Progress:
@@ -78,9 +36,6 @@ async def outcome_of(scraper: Scraper, behave: Behaviour) -> Outcome:
     with pytest.raises(NoProgressError) as raised:
         await ask(scraper, behave)
     return raised.value.outcome
-
-
-NOBODY = PodAddress("p", "127.0.0.1")
 
 
 async def test_of_a_pod_no_connection_and_no_cookie_is_kept_and_nothing_is_unpacked() -> None:
@@ -183,8 +138,49 @@ async def test_an_unreachable_pod_changes_only_how_its_namespaces_pods_on_its_ne
         assert pod.asked == 2
 
 
-async def test_pods_of_an_unreachable_network_are_asked_directly_again_after_a_while(
-    scraper: Scraper, server: ApiServer, time: FakeTime, monkeypatch: pytest.MonkeyPatch
+async def test_a_pod_that_refuses_connections_is_asked_directly_the_next_time(
+    scraper: Scraper, server: ApiServer
+) -> None:
+    server.answer("GET", proxy(scraper), SAID)
+    await scraper.progress("team", NOBODY)
+    async with hostile.pod(GOOD) as pod:
+        scraper.port = pod.port
+        await scraper.progress("team", pod.address)
+        assert pod.asked == 1
+
+
+async def test_a_pod_to_which_nothing_connects_leaves_time_to_ask_the_api_server_and_its_network_is_left_alone(
+    scraper: Scraper, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scraping, "_CONNECT_SECONDS", 0.1)
+    with hostile.unanswered_port() as scraper.port:
+        server.answer("GET", proxy(scraper), SAID)
+        assert (await scraper.progress("team", NOBODY)).step == 7
+    async with hostile.pod(GOOD) as pod:
+        scraper.port = pod.port
+        server.answer("GET", proxy(scraper), SAID)
+        await scraper.progress("team", pod.address)
+        assert pod.asked == 0
+
+
+async def test_a_pod_is_asked_at_an_address_of_the_sixth_version_too(scraper: Scraper, server: ApiServer) -> None:
+    server.answer("GET", proxy(scraper), SAID)
+    assert (await scraper.progress("team", PodAddress("p", "::1"))).step == 7, "nobody is there, and it was a URL"
+
+
+@pytest.mark.parametrize(
+    ("first", "near", "far"),
+    [("10.0.0.1", "10.0.0.77", "10.0.1.1"), ("fd00::1", "fd00::77", "fd00:0:0:1::1")],
+    ids=["IPv4", "IPv6"],
+)
+async def test_pods_of_an_unreachable_network_are_asked_directly_again_after_a_while(  # noqa: PLR0913, PLR0917 - drawn
+    scraper: Scraper,
+    server: ApiServer,
+    time: FakeTime,
+    monkeypatch: pytest.MonkeyPatch,
+    first: str,
+    near: str,
+    far: str,
 ) -> None:
     scraper.may_ask = lambda _: True
     tried: list[str] = []
@@ -197,15 +193,15 @@ async def test_pods_of_an_unreachable_network_are_asked_directly_again_after_a_w
     server.answer("GET", proxy(scraper), SAID)
     server.answer("GET", proxy(scraper, namespace="other"), SAID)
     for _ in range(2):
-        await scraper.progress("team", PodAddress("p", "10.0.0.1"))
-    await scraper.progress("team", PodAddress("p", "10.0.0.77"))
-    assert tried == ["10.0.0.1"]
-    await scraper.progress("team", PodAddress("p", "10.0.1.1"))
-    await scraper.progress("other", PodAddress("p", "10.0.0.1"))
-    assert tried == ["10.0.0.1", "10.0.1.1", "10.0.0.1"]
+        await scraper.progress("team", PodAddress("p", first))
+    await scraper.progress("team", PodAddress("p", near))
+    assert tried == [first]
+    await scraper.progress("team", PodAddress("p", far))
+    await scraper.progress("other", PodAddress("p", first))
+    assert tried == [first, far, first]
     time.advance(300)
-    await scraper.progress("team", PodAddress("p", "10.0.0.77"))
-    assert tried[-1] == "10.0.0.77"
+    await scraper.progress("team", PodAddress("p", near))
+    assert tried[-1] == near
 
 
 async def test_a_redirect_through_the_api_server_is_not_followed(scraper: Scraper, server: ApiServer) -> None:
@@ -261,152 +257,3 @@ async def test_an_address_that_is_none_is_refused_without_a_request(
         await scraper.progress("team", PodAddress("p", ip))
     assert raised.value.outcome is Outcome.INVALID
     assert server.asked == []
-
-
-def running(name: str, job: str = "bot", namespace: str = "team") -> dict[str, object]:
-    pod = child("Pod", name, job=job)
-    pod["metadata"] |= {"namespace": namespace, "uid": f"{namespace}-{name}"}
-    pod["status"] = {"phase": "Running", "podIP": "127.0.0.1", "containerStatuses": [container(running={})]}
-    return pod
-
-
-def job_for_training(name: str, namespace: str) -> dict[str, object]:
-    job = child("Job", f"{name}-train", job=name, owner=f"{namespace}-{name}")
-    job["metadata"] |= {"namespace": namespace}
-    return job
-
-
-def job_in(namespace: str, name: str) -> dict[str, object]:
-    job = finetune_job(name)
-    job["metadata"] |= {"namespace": namespace, "uid": f"{namespace}-{name}"}
-    return job
-
-
-@pytest.fixture
-async def counted() -> list[str]:
-    return []
-
-
-@pytest.fixture
-async def loop(world: World, scraper: Scraper, counted: list[str]) -> ScrapeLoop:
-    return ScrapeLoop(world.store, scraper, world.board, lambda: NOON, counted.append)
-
-
-async def test_a_running_job_is_queued_when_its_progress_has_moved(
-    loop: ScrapeLoop, scraper: Scraper, server: ApiServer, world: World
-) -> None:
-    world.knows(FINETUNE_JOBS, finetune_job())
-    world.knows(BATCH_JOBS, child("Job", "bot-train"))
-    world.knows(PODS, running("p"))
-    world.queue.clear()
-    server.answer("GET", proxy(scraper), SAID, SAID, {**SAID, "step": 8})
-    await loop.ask(BOT)
-    assert world.queue.take() == BOT
-    world.queue.done(BOT)
-    await loop.ask(BOT)
-    assert world.queue.take() is None
-    await loop.ask(BOT)
-    assert world.queue.take() == BOT
-
-
-async def test_each_asking_is_counted_and_what_goes_wrong_is_told_once_but_for_a_pod_that_only_just_starts(
-    loop: ScrapeLoop, scraper: Scraper, server: ApiServer, world: World, counted: list[str]
-) -> None:
-    world.knows(FINETUNE_JOBS, finetune_job())
-    world.knows(BATCH_JOBS, child("Job", "bot-train"))
-    world.knows(PODS, running("p"))
-    server.answer("GET", proxy(scraper), SAID, status(503, "ServiceUnavailable"), status(404, "NotFound"))
-    with capture_logs() as logs:
-        for _ in range(4):
-            await loop.ask(BOT)
-    assert counted == ["ok", "unreachable", "refused", "refused"]
-    (told,) = logs
-    assert told == {
-        "event": "no_progress",
-        "log_level": "warning",
-        "job": "bot",
-        "namespace": "team",
-        "pod": "p",
-        "outcome": "refused",
-        "error": "it answers 404 through the API server",
-    }
-
-
-async def test_a_report_says_when_it_arrived_here(
-    loop: ScrapeLoop, scraper: Scraper, server: ApiServer, world: World
-) -> None:
-    world.knows(FINETUNE_JOBS, finetune_job())
-    world.knows(BATCH_JOBS, child("Job", "bot-train"))
-    world.knows(PODS, running("p"))
-    server.answer("GET", proxy(scraper), {**SAID, "updatedAt": "9999-12-31T23:59:59Z"})
-    await loop.ask(BOT)
-    newest = world.board.newest(BOT)
-    assert newest is not None
-    assert newest.progress.updated_at == NOON
-
-
-async def test_a_report_that_comes_when_its_job_has_gone_is_not_kept(
-    loop: ScrapeLoop, scraper: Scraper, world: World
-) -> None:
-    world.knows(FINETUNE_JOBS, finetune_job())
-    world.knows(BATCH_JOBS, child("Job", "bot-train"))
-    world.knows(PODS, running("p"))
-
-    async def gone_meanwhile(writer: asyncio.StreamWriter) -> None:
-        world.knows(FINETUNE_JOBS, finetune_job(version=2, phase="Failed"))
-        await GOOD(writer)
-
-    async with hostile.pod(gone_meanwhile) as pod:
-        scraper.port = pod.port
-        await loop.ask(BOT)
-    assert world.board.newest(BOT) is None
-
-
-@pytest.mark.parametrize("error", [TimeoutError(), RuntimeError("a fault of ours"), ExceptionGroup("x", [OSError()])])
-async def test_no_error_of_one_scrape_gets_out_and_it_is_named_once(
-    loop: ScrapeLoop, world: World, counted: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    async def fails(*_: object) -> Progress:
-        raise error
-
-    monkeypatch.setattr(Scraper, "progress", fails)
-    world.knows(FINETUNE_JOBS, finetune_job())
-    world.knows(BATCH_JOBS, child("Job", "bot-train"))
-    world.knows(PODS, running("p"))
-    with capture_logs() as logs:
-        for _ in range(3):
-            await loop.ask(BOT)
-    assert counted == ["fault"] * 3
-    assert [line["event"] for line in logs] == ["no_progress"]
-
-
-async def test_a_namespace_of_silent_pods_does_not_hold_up_another_namespaces(
-    loop: ScrapeLoop, scraper: Scraper, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    silent_for_ever, answered = asyncio.Event(), asyncio.Event()
-    at_once = most = 0
-
-    async def progress(self: Scraper, namespace: str, pod: PodAddress) -> Progress:
-        nonlocal at_once, most
-        if namespace == "noisy":
-            at_once += 1
-            most = max(most, at_once)
-            await silent_for_ever.wait()
-        return Progress.model_validate(SAID)
-
-    monkeypatch.setattr(Scraper, "progress", progress)
-    for number in range(200):
-        world.knows(FINETUNE_JOBS, job_in("noisy", f"n{number}"))
-        world.knows(BATCH_JOBS, job_for_training(f"n{number}", "noisy"))
-        world.knows(PODS, running(f"n{number}", f"n{number}", "noisy"))
-    world.knows(FINETUNE_JOBS, finetune_job())
-    world.knows(BATCH_JOBS, child("Job", "bot-train"))
-    world.knows(PODS, running("p"))
-    loop.board = ProgressBoard(lambda key: answered.set() if key == BOT else None)
-    task = asyncio.create_task(loop.run(0.01))
-    async with asyncio.timeout(10):
-        await answered.wait()
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-    assert 1 <= most < 16

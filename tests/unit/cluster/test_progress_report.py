@@ -49,9 +49,25 @@ def test_a_figure_that_cannot_be_shown_is_left_out(figure: str) -> None:
     assert report.step == 7
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.5, 10 * 365 * 86400.0])
+def test_a_time_left_may_be_anything_from_nothing_to_ten_years(eta: float) -> None:
+    assert parse_report(said(etaSeconds=eta)).eta_seconds == eta
+
+
 @pytest.mark.parametrize("eta", [-1.0, 1e20])
 def test_a_time_left_that_cannot_be_is_left_out(eta: float) -> None:
     assert parse_report(said(etaSeconds=eta)).eta_seconds is None
+
+
+@pytest.mark.parametrize("figure", [1e30, -1e30])
+def test_a_figure_may_be_as_large_as_is_worth_showing(figure: float) -> None:
+    assert parse_report(said(loss=figure)).loss == figure
+
+
+def test_a_count_may_be_as_large_as_every_reader_of_json_keeps() -> None:
+    assert parse_report(said(step=2**53)).step == 2**53
+    with pytest.raises(ReportError):
+        parse_report(said(step=2**53 + 1))
 
 
 def test_a_message_is_one_printable_line_of_bounded_length() -> None:
