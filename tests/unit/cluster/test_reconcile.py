@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,26 +10,20 @@ from structlog.testing import capture_logs
 from tests.unit.cluster.api_server import status
 from tests.unit.cluster.conftest import World
 from tests.unit.cluster.pod_json import condition
+from tests.unit.cluster.reconciling import BOT, OWN, STATUS, Events, Tried
 from tests.unit.runtime.objects import child, finetune_job, template
 
 from finetune_operator import reconcile
-from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob, ObjectMeta
+from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob
 from finetune_operator.cluster.apply import StaleError
 from finetune_operator.cluster.client import RefusedError, UnavailableError
-from finetune_operator.cluster.events import EventSender
 from finetune_operator.plan.manifests.stages import resolved_config_map
-from finetune_operator.plan.model.plan import JobEvent
 from finetune_operator.plan.model.settings import PlanSettings
 from finetune_operator.plan.resolve.resolver import resolve
-from finetune_operator.reconcile import Reconciler
-from finetune_operator.runtime.kinds import BATCH_JOBS, CLUSTER_TEMPLATES, FINETUNE_JOBS, JobKey
+from finetune_operator.runtime.kinds import BATCH_JOBS, CLUSTER_TEMPLATES, FINETUNE_JOBS
 from finetune_operator.runtime.lease import NotLeadingError
 from finetune_operator.runtime.store import Ref
 
-BOT = JobKey("team", "bot")
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-OWN = "/apis/finetune-operator.io/v1alpha1/namespaces/team/finetunejobs/bot"
-STATUS = f"{OWN}/status"
 CONFIG_MAPS = "/api/v1/namespaces/team/configmaps"
 CLAIMS = "/api/v1/namespaces/team/persistentvolumeclaims"
 JOBS = "/apis/batch/v1/namespaces/team/jobs"
@@ -43,68 +36,24 @@ OVER: dict[str, Any] = {
 }
 
 
-@dataclass
-class Events(EventSender):
-    """Remembers what is posted; sends nothing."""
-
-    posted: list[JobEvent] = field(default_factory=list)
-
-    def post(self, job: ObjectMeta, event: JobEvent, moment: datetime) -> None:
-        self.posted.append(event)
-
-
-@dataclass
-class Tried:
-    """A reconciler, its clock, and what it was told to forget."""
-
-    world: World
-    events: Events
-    now: datetime = NOW
-    forgotten: list[JobKey] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        world = self.world
-        self.reconciler = Reconciler(
-            world.store,
-            world.client,
-            world.observer,
-            world.applier,
-            self.events,
-            self.forgotten.append,
-            PlanSettings(),
-            lambda: self.now,
-        )
-
-    async def once(self) -> float | None:
-        return await self.reconciler.reconcile(BOT)
-
-    async def fails(self, error: type[Exception] = Exception, *, after: float = 0.0) -> None:
-        self.now += timedelta(seconds=after)
-        with pytest.raises(error):
-            await self.once()
-
-    def written(self) -> dict[str, Any]:
-        """The status that was written last."""
-        status: dict[str, Any] = next(a for a in reversed(self.world.server.asked) if a.path == STATUS).body["status"]
-        return status
-
-    def writes(self) -> int:
-        return self.world.server.paths("PATCH").count(STATUS)
-
-
 @pytest.fixture
 def tried(world: World) -> Tried:
     world.server.answer("PATCH", STATUS, finetune_job(version=2))
     return Tried(world, Events(world.client))
 
 
-@pytest.fixture
-def starting(tried: Tried) -> Tried:
-    """A job that can start, whose workspace needs a claim."""
-    body = finetune_job()
+def startable(version: int = 1, **status: Any) -> dict[str, Any]:
+    """A job that needs nothing but a claim for its workspace."""
+    body = finetune_job(version=version, **status)
     del body["spec"]["datasets"][0]["secretRef"]
     body["spec"]["workspace"] = {"size": "1Gi"}
-    world = tried.world
+    return body
+
+
+@pytest.fixture
+def starting(tried: Tried) -> Tried:
+    """A job that can start."""
+    world, body = tried.world, startable()
     world.knows(FINETUNE_JOBS, body)
     world.knows(CLUSTER_TEMPLATES, template("ClusterFineTuneTemplate"))
     world.server.answer("PATCH", STATUS, {**body, "metadata": {**body["metadata"], "resourceVersion": "2"}})
@@ -192,33 +141,28 @@ async def test_no_job_is_made_when_something_it_needs_is_refused(starting: Tried
 
 
 @pytest.mark.parametrize(
-    ("uid", "reason"), [("uid-of-its-predecessor", "PredecessorGoing"), (None, "NameTaken")], ids=["earlier", "nobody"]
+    ("uid", "reason", "logged"),
+    [("uid-of-its-predecessor", "PredecessorGoing", ["info"]), (None, "NameTaken", ["warning", "warning"])],
+    ids=["earlier", "nobody"],
 )
-async def test_a_name_that_is_taken_is_told_with_its_owner(starting: Tried, uid: str | None, reason: str) -> None:
+async def test_a_name_that_is_taken_is_told_with_its_owner(
+    starting: Tried, uid: str | None, reason: str, logged: list[str]
+) -> None:
+    """One that becomes free by itself is logged when the waiting for it begins, and is no warning."""
     there = child("Job", "bot-prepare", owner=uid)
     if uid is None:
         there["metadata"]["ownerReferences"] = []
     starting.world.server.answer("POST", JOBS, status(409, "AlreadyExists"))
     starting.world.server.answer("GET", PREPARE, there)
-    await starting.once()
+    with capture_logs() as logs:
+        await starting.once()
+        starting.world.knows(FINETUNE_JOBS, startable(version=3, **starting.written()))
+        await starting.once()
+    assert starting.world.server.paths("POST").count(JOBS) == 2
+    assert [entry["log_level"] for entry in logs if "bot-prepare" in entry.get("error", "")] == logged
     assert starting.written()["reason"] == reason
     assert (uid or "nobody") in starting.written()["message"]
     assert starting.world.server.paths("DELETE") == []
-
-
-async def test_a_predecessor_that_goes_is_logged_once_and_as_no_warning(starting: Tried) -> None:
-    starting.world.server.answer("POST", JOBS, status(409, "AlreadyExists"))
-    starting.world.server.answer("GET", PREPARE, child("Job", "bot-prepare", owner="uid-of-its-predecessor"))
-    with capture_logs() as logs:
-        await starting.once()
-        body = finetune_job(version=3, **starting.written())
-        del body["spec"]["datasets"][0]["secretRef"]
-        body["spec"]["workspace"] = {"size": "1Gi"}
-        starting.world.knows(FINETUNE_JOBS, body)
-        await starting.once()
-    assert starting.world.server.paths("POST").count(JOBS) == 2
-    waits = [(entry["event"], entry["log_level"]) for entry in logs if "bot-prepare" in entry.get("error", "")]
-    assert waits == [("waiting", "info")]
 
 
 def stalled(status: dict[str, Any]) -> bool:

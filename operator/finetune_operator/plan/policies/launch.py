@@ -107,8 +107,8 @@ def take_back(context: PolicyContext) -> Decision | None:
         phase,
         Reason.POD_STUCK if drained.message else reason,
         drained.message
-        or f"the Job {early[0].name} goes: it was started with the result of the stage {context.stage}, which is lost, so "
-        "that this stage has to run again first",
+        or f"the Job {early[0].name} goes: it was started with the result of the stage {context.stage}, which is lost, "
+        "so that this stage has to run again first",
         after_status=tuple(removal for job in early for removal in gang.take_away(job)),
         requeue_after=drained.recheck_after or _RECHECK_SECONDS,
         health=Health.CHANGING,
