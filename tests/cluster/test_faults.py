@@ -109,7 +109,7 @@ def kill_trainer(jobs: Jobs, rank: int) -> None:
         "import os, signal, glob\n"
         "lines = {int(p.split('/')[2]): open(p).read().split(chr(0)) for p in glob.glob('/proc/[0-9]*/cmdline')}\n"
         "workers = [pid for pid, line in lines.items() if 'finetune_trainer.train' in line]\n"
-        "alone = [pid for pid, line in lines.items() if 'finetune_trainer.launch' in line]\n"  # trains by itself
+        "alone = [pid for pid, line in lines.items() if 'finetune_trainer.pod.launch' in line]\n"  # trains by itself
         "[os.kill(pid, signal.SIGKILL) for pid in workers or alone]\n"
     )
     jobs.cluster.kubectl("exec", pod, "-n", jobs.namespace, "--", "python", "-c", script)

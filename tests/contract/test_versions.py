@@ -23,7 +23,7 @@ from finetune_trainer.contract import (
     Stage,
 )
 from finetune_trainer.errors import InvalidConfig
-from finetune_trainer.runconfig import read_config
+from finetune_trainer.pod.runconfig import read_config
 
 RUN: dict[str, Any] = {
     "job": {"name": "j", "namespace": "n", "uid": "u"},

@@ -6,8 +6,8 @@ import argparse
 import os
 import sys
 
-from finetune_trainer import supervisor
 from finetune_trainer.contract import Stage
+from finetune_trainer.pod import supervisor
 
 
 def main() -> None:

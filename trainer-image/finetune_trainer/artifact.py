@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
-from finetune_trainer.contract import Method, RunConfig, Sample, Stage, TrainedModel
+from finetune_trainer.adaptations.base import Adaptation
+from finetune_trainer.compatibility import Choice
+from finetune_trainer.contract import RunConfig, Sample, Stage, TrainedModel
 from finetune_trainer.workspace import Paths, writing
 
 CARD: Final = "README.md"
@@ -19,7 +21,12 @@ _NOT_PUBLISHED: Final = {"training_args.bin", CARD, "SHA256SUMS"}
 
 
 def kind_of(config: RunConfig) -> str:
-    return "model" if config.training.method is Method.FULL else "adapter"
+    """`adapter` or `model`."""
+    return _adaptation(config).artifact
+
+
+def _adaptation(config: RunConfig) -> Adaptation:
+    return Choice.of(config.training, config.topology).adaptation
 
 
 def base_name(config: RunConfig) -> str:
@@ -60,8 +67,7 @@ def model_card(config: RunConfig, samples: list[Sample]) -> str:
         raise ValueError("a model card needs a trained model")
     base = base_name(config)
     front = ["---", f"base_model: {json.dumps(base)}", f"library_name: {_library(config)}", "tags:", "- fine-tuned"]
-    if kind_of(config) == "adapter":
-        front.append("- lora")
+    front += [f"- {tag}" for tag in _adaptation(config).tags]
     rows = "\n".join(f"| {name} | {value} |" for name, value in _figures(config, trained))
     shown = "\n".join(_shown(sample) for sample in samples)
     return (

@@ -69,17 +69,6 @@ class Stage(StrEnum):
     PUBLISH = "publish"
 
 
-class Method(StrEnum):
-    LORA = "lora"
-    QLORA = "qlora"
-    FULL = "full"
-
-
-class Objective(StrEnum):
-    SUPERVISED = "supervised"
-    SELF_SUPERVISED = "self-supervised"
-
-
 class DataFormat(StrEnum):
     AUTO = "auto"
     TEXT = "text"
@@ -154,8 +143,10 @@ class DataPolicy(Contract):
 
 
 class TrainingConfig(Contract):
-    method: Method = Method.LORA
-    objective: Objective = Objective.SUPERVISED
+    method: str = "lora"
+    """A key of `adaptations.METHODS`."""
+    objective: str = "supervised"
+    """A key of `objectives.OBJECTIVES`."""
     max_sequence_length: int = 1024
     """Tokens; a longer row is cut."""
     packing: bool = False

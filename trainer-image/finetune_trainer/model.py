@@ -1,22 +1,18 @@
-"""The base model: fetched, inspected without its weights, and loaded with its tokenizer."""
+"""The base model: fetched, its files, its configuration and its tokenizer."""
 
 from __future__ import annotations
 
 import json
 import math
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from finetune_trainer.blocks import build_peft_config, build_quantization_config, model_arguments, tokenizer_arguments
-from finetune_trainer.contract import Device, Method, RunConfig, Stage
+from finetune_trainer.blocks import model_arguments, tokenizer_arguments
+from finetune_trainer.contract import RunConfig, Stage
 from finetune_trainer.errors import InvalidConfig
 from finetune_trainer.uris import Address, Fetched, Notify, fetch, fetched_before
 from finetune_trainer.workspace import Paths
-
-if TYPE_CHECKING:
-    import torch
 
 _URI = "spec.model.uri"
 
@@ -45,18 +41,6 @@ def fetch_model(config: RunConfig, paths: Paths, notify: Notify) -> Path:
 def model_revision(config: RunConfig, paths: Paths) -> str | None:
     """What pins the fetched model, where its source has revisions."""
     return _fetched(config, paths).revision
-
-
-def inspect_model(config: RunConfig, paths: Paths) -> int | None:
-    """Checks all that can be checked without weights: configuration, `modelConfig`, and where the adapter goes.
-
-    The number of the model's parameters, None where its files have no headers that tell (pickled weights).
-    Raises `InvalidConfig`. Expects the model to be fetched.
-    """
-    files = model_files(config, paths)
-    model_config = load_config(config, paths)
-    _try_adapter(config, model_config)
-    return parameter_count(files)
 
 
 def model_files(config: RunConfig, paths: Paths) -> ModelFiles:
@@ -134,32 +118,6 @@ def load_tokenizer(config: RunConfig, paths: Paths) -> Any:
     return tokenizer
 
 
-def load_base_model(config: RunConfig, paths: Paths, *, dtype: torch.dtype | None = None) -> Any:
-    """The untouched model on the CPU (a quantised one on its device), dequantised when it comes as GGUF.
-
-    `dtype` defaults to `modelConfig.dtype`, else to float32 on a CPU and for full fine-tuning, else to bfloat16.
-    """
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - slow to import
-
-    files = model_files(config, paths)
-    arguments: dict[str, Any] = {"dtype": _default_dtype(config)}
-    if config.training.model_block:
-        arguments.update(model_arguments(config.training, load_config(config, paths)))
-    if dtype is not None:
-        arguments["dtype"] = dtype
-    arguments["trust_remote_code"] = config.model.trust_remote_code
-    if config.training.method is not Method.QLORA:
-        return _without_gguf(AutoModelForCausalLM.from_pretrained(files.folder, **files.arguments, **arguments))
-    quantization = build_quantization_config(config.training)
-    if files.gguf is None:
-        return AutoModelForCausalLM.from_pretrained(files.folder, quantization_config=quantization, **arguments)
-    plain = _without_gguf(AutoModelForCausalLM.from_pretrained(files.folder, **files.arguments, **arguments))
-    with tempfile.TemporaryDirectory(dir=paths.scratch) as folder:
-        plain.save_pretrained(folder)
-        del plain
-        return AutoModelForCausalLM.from_pretrained(folder, quantization_config=quantization, **arguments)
-
-
 def parameter_count(files: ModelFiles) -> int | None:
     """Counts the parameters from the headers of the weights; None for pickled weights."""
     if files.gguf is not None:
@@ -180,40 +138,6 @@ def _tensor_elements(shard: Path) -> int:
         raise InvalidConfig(
             f"`{shard.name}` is not a safetensors file", field=_URI, advice="upload the model again"
         ) from error
-
-
-def _try_adapter(config: RunConfig, model_config: Any) -> None:
-    """Puts the adapter into a model without storage: target modules that do not exist fail here, not on a GPU."""
-    import torch  # noqa: PLC0415
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
-
-    adapter = build_peft_config(config.training)
-    if adapter is None or adapter.init_lora_weights is not True:  # other initialisations read the weights
-        return
-    import peft  # noqa: PLC0415
-
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(model_config, trust_remote_code=config.model.trust_remote_code)
-            peft.get_peft_model(model, adapter)
-    except (ValueError, TypeError, KeyError) as error:
-        raise InvalidConfig(f"peftConfig does not fit the model: {error}", field="spec.training.peftConfig") from error
-
-
-def _without_gguf(model: Any) -> Any:
-    """A model from GGUF believes that it is quantised, and could be neither trained nor saved."""
-    if getattr(model.config, "quantization_config", None) is not None:
-        del model.config.quantization_config
-    model.hf_quantizer = None
-    model.is_quantized = False
-    return model
-
-
-def _default_dtype(config: RunConfig) -> torch.dtype:
-    import torch  # noqa: PLC0415
-
-    on_gpu = config.topology.device is Device.CUDA and torch.cuda.is_available()
-    return torch.bfloat16 if on_gpu and config.training.method is not Method.FULL else torch.float32
 
 
 def _set(model_config: Any, name: str, value: Any) -> None:

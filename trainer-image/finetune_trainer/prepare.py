@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from finetune_trainer.blocks import validate_blocks
+from finetune_trainer.compatibility import Choice
 from finetune_trainer.contract import ExitCode, PreparedData, Result, RunConfig, Stage
 from finetune_trainer.data import PreparedDataset, load_prepared, prepare_dataset
 from finetune_trainer.data.store import read_receipt
+from finetune_trainer.dry_run import dry_run
 from finetune_trainer.errors import InvalidData
-from finetune_trainer.model import fetch_model, inspect_model, model_revision
-from finetune_trainer.resume import CheckpointSource
+from finetune_trainer.model import fetch_model, load_tokenizer, model_files, model_revision, parameter_count
+from finetune_trainer.training.resume import CheckpointSource
 from finetune_trainer.uris import Address, Notify
 from finetune_trainer.uris.folder import open_folder
+from finetune_trainer.validation import validate
 from finetune_trainer.workspace import Paths
 
 
 def run(config: RunConfig, paths: Paths, notify: Notify) -> Result:
     """Checks the job and writes its tokenised dataset to the workspace. Raises `StageError`."""
     notify("checking the configuration")
-    validate_blocks(config.training)
+    choice = Choice.of(config.training, config.topology)
+    validate(choice, config.training)
     _probe_targets(config, paths)
     source = CheckpointSource.of(config, paths)
     resume_from = source.newest(notify) if source is not None else None
     fetch_model(config, paths, notify)
-    notify("inspecting the model")
-    parameters = inspect_model(config, paths)
+    notify("trying the training on a small copy of the model")
+    dry_run(choice, config, paths, load_tokenizer(config, paths))
     prepared = prepare_dataset(config, paths, notify).model_copy(
-        update={"model_revision": model_revision(config, paths), "model_parameters": parameters}
+        update={
+            "model_revision": model_revision(config, paths),
+            "model_parameters": parameter_count(model_files(config, paths)),
+        }
     )
     if resume_from is not None:
         resume_from.check(config, prepared)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from finetune_trainer import artifact, samples
+from finetune_trainer.bases.loading import load_base_model
 from finetune_trainer.checksums import SUMS_FILE, parse_sums, text_sha256
-from finetune_trainer.contract import Artifact, ExitCode, Method, Published, Result, RunConfig, Sample, Stage
+from finetune_trainer.compatibility import Choice
+from finetune_trainer.contract import Artifact, ExitCode, Published, Result, RunConfig, Sample, Stage
 from finetune_trainer.errors import Internal, InvalidData
-from finetune_trainer.manifest import digest_of
-from finetune_trainer.model import fetch_model, load_base_model, load_tokenizer
+from finetune_trainer.model import fetch_model, load_tokenizer
+from finetune_trainer.training.manifest import digest_of
 from finetune_trainer.uris import Address, Notify
 from finetune_trainer.uris.folder import Folder, open_folder
 from finetune_trainer.uris.transfer import download, is_complete, remove_all, upload
@@ -91,73 +91,21 @@ def _try(config: RunConfig, paths: Paths, tokenizer: Any, notify: Notify) -> lis
     Raises `Internal` when the artifact does not load, or answers nothing at all.
     """
     notify("loading the base model")
-    base = load_base_model(config, paths)
+    choice = Choice.of(config.training, config.topology)
+    base = load_base_model(choice, config, paths)
     prompts = config.samples or (_TRIAL,)
-    if config.training.method is Method.FULL:
-        before = _asking(base, tokenizer, notify, "the base model")(prompts)
-        del base
-        gc.collect()
-        after = _asking(_load_whole(config, paths, notify), tokenizer, notify, "the new model")(prompts)
-    else:
-        model = _load_adapter(base, paths, notify)
-        with model.disable_adapter():
-            before = _asking(model, tokenizer, notify, "the base model")(prompts)
-        after = _asking(model, tokenizer, notify, "the new model")(prompts)
+
+    def ask(model: Any, whose: str) -> list[str]:
+        notify(f"asking {whose}: {len(prompts)} prompts")
+        return choice.objective.answers(model, tokenizer, prompts)
+
+    trust = config.model.trust_remote_code
+    before, after = choice.adaptation.compare(base, paths.trained_dir, ask, trust_remote_code=trust)
     if config.samples and not any(after):
         raise Internal("the trained model answers nothing to any of the sample prompts", field="spec.samples.prompts")
     if not config.samples:
         return []
     return [Sample(prompt=p, before=b, after=a) for p, b, a in zip(prompts, before, after, strict=True)]
-
-
-def _asking(model: Any, tokenizer: Any, notify: Notify, who: str) -> Callable[[Sequence[str]], list[str]]:
-    def ask(prompts: Sequence[str]) -> list[str]:
-        notify(f"asking {who}: {len(prompts)} prompts")
-        return samples.answers(model, tokenizer, prompts)
-
-    return ask
-
-
-def _load_adapter(base: Any, paths: Paths, notify: Notify) -> Any:
-    import peft  # noqa: PLC0415 - slow to import
-    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
-
-    notify("loading the adapter")
-    try:
-        model = peft.PeftModel.from_pretrained(base, paths.trained_dir)
-        with safe_open(paths.trained_dir / "adapter_model.safetensors", "pt") as file:
-            saved = set(file.keys())
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise Internal(f"the adapter does not load: {error}") from error
-    if missing := saved ^ set(peft.get_peft_model_state_dict(model)):
-        raise Internal(f"the adapter does not fit the base model: {len(missing)} tensors, such as {min(missing)}")
-    return _ready(model)
-
-
-def _load_whole(config: RunConfig, paths: Paths, notify: Notify) -> Any:
-    from safetensors import SafetensorError  # noqa: PLC0415
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - slow to import
-
-    notify("loading the trained model")
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            paths.trained_dir, dtype="auto", trust_remote_code=config.model.trust_remote_code
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise Internal(f"the trained model does not load: {error}") from error
-    return _ready(model)
-
-
-def _ready(model: Any) -> Any:
-    """For answering, on a GPU where there is one. Raises `Internal` for weights that are no numbers."""
-    import torch  # noqa: PLC0415
-
-    for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
-            raise Internal(f"the trained weights are broken: `{name}` holds NaN or infinity")
-    if torch.cuda.is_available() and not getattr(model, "is_quantized", False):
-        model.to("cuda")
-    return model.eval()
 
 
 def _artifacts(config: RunConfig, output: Folder, sums: str) -> tuple[Artifact, ...]:

@@ -8,9 +8,9 @@ from typing import NoReturn
 
 from finetune_trainer.contract import Result, Stage
 from finetune_trainer.errors import Interrupted
+from finetune_trainer.pod.worker import StageContext, work
 from finetune_trainer.prepare import run as prepare
 from finetune_trainer.publish import run as publish
-from finetune_trainer.worker import StageContext, work
 
 
 def _stop(_signal: int, _frame: object) -> NoReturn:

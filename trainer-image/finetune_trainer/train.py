@@ -12,16 +12,12 @@ from typing import Any, NoReturn
 
 import torch
 from transformers import PrinterCallback
-from trl import SFTConfig
 
-from finetune_trainer import log, manifest, trained
-from finetune_trainer.blocks import build_peft_config, build_sft_config_kwargs
-from finetune_trainer.callbacks import ProgressCallback, StopAndSave, peak_memory_bytes
-from finetune_trainer.checkpoint import CheckpointStore
-from finetune_trainer.checkpoint_mirror import CheckpointMirror
+from finetune_trainer import log
+from finetune_trainer.bases.loading import load_base_model
+from finetune_trainer.compatibility import Choice
 from finetune_trainer.contract import (
     RUN_CONFIG_FILE,
-    CheckpointPolicy,
     ExitCode,
     Result,
     RunConfig,
@@ -30,13 +26,18 @@ from finetune_trainer.contract import (
 )
 from finetune_trainer.data import PreparedDataset, load_prepared
 from finetune_trainer.errors import Interrupted, InvalidConfig, OutOfMemory, StageError
-from finetune_trainer.gang import COLLECTIVE_TIMEOUT, Gang
-from finetune_trainer.manifest import Facts
-from finetune_trainer.model import load_base_model, load_tokenizer
+from finetune_trainer.model import load_tokenizer
+from finetune_trainer.pod.worker import StageContext, work
 from finetune_trainer.prepare import ensure_prepared
-from finetune_trainer.resume import adopt, agrees_on
-from finetune_trainer.trainer import RunFacts, Trainer, check_shapes
-from finetune_trainer.worker import StageContext, work
+from finetune_trainer.training import manifest, trained
+from finetune_trainer.training.arguments import training_arguments
+from finetune_trainer.training.callbacks import ProgressCallback, StopAndSave, peak_memory_bytes
+from finetune_trainer.training.checkpoint import CheckpointStore
+from finetune_trainer.training.checkpoint_mirror import CheckpointMirror
+from finetune_trainer.training.gang import COLLECTIVE_TIMEOUT, Gang
+from finetune_trainer.training.manifest import Facts
+from finetune_trainer.training.resume import adopt, agrees_on
+from finetune_trainer.training.trainer import CheckpointedTrainer, RunFacts, check_shapes, trainer_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Session:
     gang: Gang
     notify: Callable[[str], None]
     store: CheckpointStore
-    trainer: Trainer
+    trainer: CheckpointedTrainer
     stop: StopAndSave
     figures: ProgressCallback
     resume: tuple[Path, Facts] | None
@@ -79,6 +80,7 @@ def _prepared_data(context: StageContext, gang: Gang, notify: Callable[[str], No
 
 def _set_up(context: StageContext, gang: Gang, notify: Callable[[str], None], data: PreparedDataset) -> Session:
     config, paths = context.config, context.paths
+    choice = Choice.of(config.training, config.topology)
     run = trained.run_digest(config)
     store = CheckpointStore(
         paths.checkpoints_dir,
@@ -96,19 +98,25 @@ def _set_up(context: StageContext, gang: Gang, notify: Callable[[str], None], da
     stop = StopAndSave(gang, context.files.stop_file, config.checkpoints.every_seconds)
     base = resume[1].base_eval_loss if resume else None
     figures = ProgressCallback(context.reporter if gang.is_main_process else None, lambda: store.refs, base)
-    trainer = Trainer(
+    trainer = trainer_of(choice.objective.trainer_class())(
         gang=gang,
         store=store,
         figures=figures,
-        method=config.training.method,
+        choice=choice,
         facts=RunFacts(run, agrees_on(config, config.prepared) if config.prepared else None),
         resume=resume[1] if resume else None,
-        model=load_base_model(config, paths),
-        args=_sft_config(config, paths.checkpoints_dir, evaluates=bool(data.eval), fresh=resume is None),
+        model=load_base_model(choice, config, paths),
+        args=training_arguments(
+            choice,
+            config,
+            paths.checkpoints_dir,
+            evaluates=bool(data.eval),
+            evaluates_base=bool(data.eval) and resume is None,
+        ),
         train_dataset=data.train,
         eval_dataset=data.eval or None,
         processing_class=load_tokenizer(config, paths),
-        peft_config=build_peft_config(config.training),
+        peft_config=choice.adaptation.peft_config(config.training),
         callbacks=[stop, figures],
     )
     trainer.remove_callback(PrinterCallback)
@@ -200,31 +208,7 @@ def _trained_model(session: Session, peak: int, seconds: float, digest: str) -> 
     )
 
 
-def _sft_config(config: RunConfig, output_dir: Path, *, evaluates: bool, fresh: bool) -> SFTConfig:
-    """The trainer's arguments: the job's, under what this stage decides itself."""
-    several_on_cpu = config.topology.device == "cpu" and config.topology.world_size > 1
-    return SFTConfig(
-        **{
-            "logging_steps": 1,
-            "ddp_find_unused_parameters": False,
-            **build_sft_config_kwargs(config, output_dir),
-            **_saving(config.checkpoints),
-            "eval_strategy": "epoch" if evaluates else "no",
-            "eval_on_start": evaluates and fresh,
-            "logging_nan_inf_filter": False,
-            "ddp_backend": "gloo" if several_on_cpu else None,
-            "dataloader_pin_memory": config.topology.device != "cpu",
-        }
-    )
-
-
-def _saving(policy: CheckpointPolicy) -> dict[str, Any]:
-    if policy.every_steps is not None:
-        return {"save_strategy": "steps", "save_steps": policy.every_steps}
-    return {"save_strategy": "epoch" if policy.every_seconds is None else "no"}
-
-
-def _check_position(facts: Facts, trainer: Trainer, gang: Gang) -> None:
+def _check_position(facts: Facts, trainer: CheckpointedTrainer, gang: Gang) -> None:
     """A checkpoint says how many steps were done; that is a place in the data only at the same global batch."""
     if facts.global_batch != trainer.global_batch:
         raise InvalidConfig(
@@ -238,7 +222,7 @@ def _check_position(facts: Facts, trainer: Trainer, gang: Gang) -> None:
         log.logger().warning("resuming on another number of ranks", saved_by=facts.world_size, ranks=gang.size)
 
 
-def _out_of_memory(config: RunConfig, trainer: Trainer, error: torch.OutOfMemoryError) -> OutOfMemory:
+def _out_of_memory(config: RunConfig, trainer: CheckpointedTrainer, error: torch.OutOfMemoryError) -> OutOfMemory:
     args = trainer.args
     return OutOfMemory(
         f"out of GPU memory at step {trainer.state.global_step}: micro-batch {args.per_device_train_batch_size} x "

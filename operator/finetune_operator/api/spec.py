@@ -6,6 +6,7 @@ A docstring below a field is its description in the CRD, so it is written for th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Any, Final, Self
 
@@ -23,7 +24,9 @@ from finetune_operator.api.rules import (
     object_name_rule,
     uri_rules,
 )
-from finetune_trainer.contract import DataFormat, LossOn, Method, Objective
+from finetune_trainer.adaptations import METHODS
+from finetune_trainer.contract import DataFormat, LossOn
+from finetune_trainer.objectives import OBJECTIVES
 
 QUANTITY: Final = r"^[1-9][0-9]*(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"
 READ_SCHEMES: Final = ("hf", "s3", "pvc", "https", "pkg", "file")
@@ -41,6 +44,18 @@ def _text(longest: int, *rules: Rule) -> tuple[Any, ...]:
     return *checks, Field(min_length=1, max_length=longest, json_schema_extra=extra)
 
 
+def _one_of(names: Iterable[str]) -> tuple[Any, ...]:
+    """What annotates a text that is one of these names."""
+    known = tuple(names)
+
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError(f"use one of {', '.join(known)}")
+        return name
+
+    return AfterValidator(check), Field(json_schema_extra={"enum": list(known)})
+
+
 ModelUri = Annotated[str, *_text(LONGEST_URI, *uri_rules(READ_SCHEMES, "hf://meta-llama/Llama-3.1-8B-Instruct"))]
 DatasetUri = Annotated[str, *_text(LONGEST_URI, *uri_rules(READ_SCHEMES, "s3://team/support.jsonl"))]
 WriteUri = Annotated[str, *_text(LONGEST_URI, *uri_rules(WRITE_SCHEMES, "s3://team/models/support-bot"))]
@@ -50,6 +65,8 @@ TemplateName = Annotated[str, *_text(LONGEST_OBJECT_NAME, object_name_rule("temp
 ClaimName = Annotated[str, *_text(LONGEST_OBJECT_NAME, object_name_rule("PersistentVolumeClaim", "team-data"))]
 StorageClassName = Annotated[str, *_text(LONGEST_OBJECT_NAME, object_name_rule("StorageClass", "fast-ssd"))]
 JobName = Annotated[str, *_text(LONGEST_NAME, JOB_NAME)]
+Method = Annotated[str, *_one_of(METHODS)]
+Objective = Annotated[str, *_one_of(OBJECTIVES)]
 Block = Annotated[dict[str, JsonValue], Field(json_schema_extra=FREE_FORM)]
 
 

@@ -93,7 +93,7 @@ def _run_opened(opened: Opened, template: Template, options: Options, folder: Jo
 
 
 def _greet(console: Console, opened: Opened, folder: JobFolder) -> None:
-    name, method = opened.job.metadata.name, opened.resolved.training.method.value
+    name, method = opened.job.metadata.name, opened.resolved.training.method
     processes = opened.resolved.topology.world_size
     device = opened.resolved.topology.device.value
     console.print(Text.assemble((name, "bold"), f": {opened.resolved.model.uri}, {method}, {processes} x {device}"))

@@ -44,7 +44,7 @@ def list_templates(sources: Sources) -> None:
         table.add_column(heading, overflow="fold", no_wrap=heading in ("name", "kind", "method"))
     for source, template in sources.all():
         training = template.spec.training
-        method = training.method.value if training and training.method else "lora"
+        method = training.method if training and training.method else "lora"
         where = f"{template.metadata.namespace}/" if source == "cluster" and template.metadata.namespace else ""
         table.add_row(where + template.metadata.name, template.kind, method, source, template.spec.description or "")
     output().print(table)

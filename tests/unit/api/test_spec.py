@@ -12,7 +12,8 @@ from finetune_operator.api.resources import FineTuneJob
 from finetune_operator.api.spec import JobSpec
 from finetune_operator.api.status import Attempt, AttemptEnd, JobStatus
 from finetune_operator.builtin import templates
-from finetune_trainer.contract import DataFormat, ExitCode, Method
+from finetune_trainer.adaptations import METHODS
+from finetune_trainer.contract import DataFormat, ExitCode
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SMALLEST: dict[str, Any] = {
@@ -68,7 +69,7 @@ def test_each_of_them_is_needed(missing: str) -> None:
         ({"checkpoints": {"every": 0}}, "a number of steps"),
         ({"data": {"validationFraction": 0.9}}, "hold out half"),
         ({"datasets": []}, "at least 1 item"),
-        ({"training": {"method": "lorra"}}, "'lora', 'qlora' or 'full'"),
+        ({"training": {"method": "lorra"}}, "use one of lora, qlora, full"),
     ],
 )
 def test_a_bad_spec_is_refused_in_words(change: dict[str, Any], words: str) -> None:
@@ -118,7 +119,7 @@ def test_a_status_that_a_newer_operator_wrote_can_be_read() -> None:
 
 def test_the_templates_that_come_with_the_operator_cover_every_method() -> None:
     built_in = {template.metadata.name: template.spec for template in templates()}
-    assert set(built_in) == {method.value for method in Method}
+    assert set(built_in) == set(METHODS)
     for name, spec in built_in.items():
         assert spec.training is not None
         assert spec.training.method == name

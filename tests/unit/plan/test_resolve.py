@@ -14,7 +14,7 @@ from finetune_operator.plan.model.resolved import ResolvedSpec
 from finetune_operator.plan.model.settings import PlanSettings
 from finetune_operator.plan.resolve.resolver import claim_names, resolve, secret_names
 from finetune_operator.plan.resolve.sources import secret_fields
-from finetune_trainer.contract import CheckpointPolicy, DataFormat, DatasetSource, Device, Method, ModelSource, Topology
+from finetune_trainer.contract import CheckpointPolicy, DataFormat, DatasetSource, Device, ModelSource, Topology
 
 
 def resolved(settings: PlanSettings = SETTINGS, template: dict[str, Any] | None = None, **spec: Any) -> ResolvedSpec:
@@ -27,7 +27,7 @@ def test_the_jobs_values_win_over_the_templates() -> None:
         "data": {"validationFraction": 0.2, "invalidTolerancePercent": 1},
     }
     spec = resolved(template=template, training={"peftConfig": {"r": 32}}, data={"validationFraction": 0})
-    assert spec.training.method is Method.QLORA
+    assert spec.training.method == "qlora"
     assert spec.training.max_sequence_length == 512
     assert spec.training.peft_config == {"r": 32, "lora_alpha": 16}
     assert (spec.data.validation_fraction, spec.data.invalid_tolerance_percent) == (0, 1)

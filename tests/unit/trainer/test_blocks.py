@@ -8,21 +8,28 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig
 
-from finetune_trainer.blocks import (
-    build_peft_config,
-    build_quantization_config,
-    build_sft_config_kwargs,
-    model_arguments,
-    validate_blocks,
-)
-from finetune_trainer.contract import TrainingConfig
+from finetune_trainer.blocks import model_arguments
+from finetune_trainer.compatibility import Choice
+from finetune_trainer.contract import Topology, TrainingConfig
 from finetune_trainer.errors import InvalidConfig
+from finetune_trainer.training.arguments import training_arguments
+from finetune_trainer.validation import validate
+
+
+def chosen(**training: Any) -> tuple[Choice, TrainingConfig]:
+    found = TrainingConfig.model_validate(training)
+    return Choice.of(found, Topology()), found
 
 
 def refused(**training: Any) -> InvalidConfig:
     with pytest.raises(InvalidConfig) as refusal:
-        validate_blocks(TrainingConfig.model_validate(training))
+        check(**training)
     return refusal.value
+
+
+def check(**training: Any) -> None:
+    choice, found = chosen(**training)
+    validate(choice, found)
 
 
 @pytest.mark.parametrize(
@@ -89,22 +96,46 @@ def test_a_block_that_would_do_nothing_is_refused(method: str, block: str) -> No
 
 def test_numbers_written_as_yaml_text_are_numbers(job: Any, tmp_path: Path) -> None:
     training = {"maxSequenceLength": 64, "trainerConfig": {"learning_rate": "1e-3"}}
-    kwargs = build_sft_config_kwargs(job(training=training), tmp_path)
-    assert kwargs["learning_rate"] == pytest.approx(0.001)
-    assert (kwargs["max_length"], kwargs["use_cpu"], kwargs["bf16"]) == (64, True, False)
+    choice, _ = chosen(**training)
+    found = training_arguments(choice, job(training=training), tmp_path, evaluates=True, evaluates_base=False)
+    assert found.learning_rate == pytest.approx(0.001)
+    assert (found.max_length, found.use_cpu, found.bf16, found.fp16) == (64, True, False, False)
 
 
 def test_lora_puts_adapters_on_all_linear_layers_unless_told_otherwise() -> None:
-    config = build_peft_config(TrainingConfig.model_validate({"peftConfig": {"r": "4"}}))
+    choice, training = chosen(peftConfig={"r": "4"})
+    config = choice.adaptation.peft_config(training)
+    assert config is not None
     assert (config.r, config.target_modules, config.task_type) == (4, "all-linear", "CAUSAL_LM")
-    assert build_peft_config(TrainingConfig.model_validate({"method": "full"})) is None
+    choice, training = chosen(method="full")
+    assert choice.adaptation.peft_config(training) is None
 
 
 def test_qlora_is_nf4_with_double_quantisation_unless_told_otherwise() -> None:
-    plain = build_quantization_config(TrainingConfig.model_validate({"method": "qlora"}))
+    choice, training = chosen(method="qlora")
+    plain = choice.base.quantization_config(training)
+    assert plain is not None
     assert (plain.load_in_4bit, plain.bnb_4bit_quant_type, plain.bnb_4bit_use_double_quant) == (True, "nf4", True)
-    eight = {"method": "qlora", "quantizationConfig": {"load_in_8bit": True}}
-    assert build_quantization_config(TrainingConfig.model_validate(eight)).load_in_4bit is False
+
+
+def test_asking_for_8_bits_takes_the_4_back() -> None:
+    choice, training = chosen(method="qlora", quantizationConfig={"load_in_8bit": True})
+    eight = choice.base.quantization_config(training)
+    assert eight is not None
+    assert (choice.base.name, eight.load_in_8bit, eight.load_in_4bit) == ("int8", True, False)
+
+
+@pytest.mark.parametrize(("written", "loaded"), [("torch.float32", "float32"), ("auto", "auto")])
+def test_a_dtype_may_be_written_as_torch_prints_it(written: str, loaded: str) -> None:
+    _, training = chosen(modelConfig={"dtype": written})
+    assert model_arguments(training, LlamaConfig()) == {"dtype": loaded}
+
+
+def test_a_dtype_that_nothing_trains_in_is_refused() -> None:
+    _, training = chosen(modelConfig={"dtype": "float8"})
+    with pytest.raises(InvalidConfig) as refusal:
+        model_arguments(training, LlamaConfig())
+    assert refusal.value.field == "spec.training.modelConfig.dtype"
 
 
 def test_model_config_knows_the_fields_of_the_model_itself() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.unit.trainer.conftest import tiny_tokenizer
 
-from finetune_trainer.contract import LossOn, Objective, TrainingConfig
+from finetune_trainer.contract import LossOn, TrainingConfig
 from finetune_trainer.data.encode import IGNORED, ChatTemplate, Encoded, Encoder
 from finetune_trainer.data.formats import FORMATS, detect
 from finetune_trainer.data.formats.base import InvalidRow, RowFormat
@@ -68,7 +68,7 @@ def test_a_text_is_learned_as_a_whole(tokenizer: Any) -> None:
     assert learned(tokenizer, row) == "the quick brown fox<end>"
 
 
-@pytest.mark.parametrize("training", [{"loss_on": LossOn.ALL}, {"objective": Objective.SELF_SUPERVISED}])
+@pytest.mark.parametrize("training", [{"loss_on": LossOn.ALL}, {"objective": "self-supervised"}])
 def test_the_prompt_is_learned_too_when_the_job_says_so(tokenizer: Any, training: dict[str, Any]) -> None:
     row = encoded(tokenizer, PromptCompletion(), {"prompt": "fox?", "completion": "dog"}, **training)
     assert row.labels == row.input_ids

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune_trainer import publish
-from finetune_trainer.blocks import build_peft_config
+from finetune_trainer.adaptations.lora import Lora
 from finetune_trainer.checksums import text_sha256
 from finetune_trainer.contract import MAX_RESULT_BYTES, ExitCode, Published, Result, RunConfig, Stage
 from finetune_trainer.errors import Internal, InvalidData
-from finetune_trainer.manifest import digest_of
+from finetune_trainer.training.manifest import digest_of
 from finetune_trainer.uris import Address
 from finetune_trainer.uris.folder import open_folder
 from finetune_trainer.uris.transfer import upload
@@ -52,7 +52,7 @@ def adapter(job: Job, paths: Paths, model_folder: Path) -> Path:
     """An adapter that changes what the model says."""
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_pretrained(model_folder)
-    model = peft.get_peft_model(model, build_peft_config(job().training))
+    model = peft.get_peft_model(model, Lora().peft_config(job().training))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=1.0)

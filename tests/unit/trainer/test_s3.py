@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer import manifest
 from finetune_trainer.errors import Internal, InvalidData, NotFound
-from finetune_trainer.manifest import Facts
-from finetune_trainer.resume import CheckpointSource
+from finetune_trainer.training import manifest
+from finetune_trainer.training.manifest import Facts
+from finetune_trainer.training.resume import CheckpointSource
 from finetune_trainer.uris import Address, fetch
 from finetune_trainer.uris.folder import open_folder
 from finetune_trainer.uris.transfer import download, is_complete, remove_all, upload

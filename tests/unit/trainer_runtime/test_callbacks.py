@@ -6,14 +6,14 @@ import pytest
 
 from finetune_trainer.contract import Stage
 from finetune_trainer.errors import Interrupted
-from finetune_trainer.report import Reporter
+from finetune_trainer.pod.report import Reporter
 
 pytest.importorskip("transformers")
 
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from finetune_trainer.callbacks import ProgressCallback, StopAndSave
-from finetune_trainer.gang import Gang
+from finetune_trainer.training.callbacks import ProgressCallback, StopAndSave
+from finetune_trainer.training.gang import Gang
 
 ARGS = TrainingArguments(output_dir="unused", use_cpu=True)
 ALONE = Gang(rank=0, local_rank=0, size=1)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer import manifest
-from finetune_trainer.checkpoint import CheckpointStore
-from finetune_trainer.checkpoint_mirror import CheckpointMirror
 from finetune_trainer.contract import CheckpointPolicy
-from finetune_trainer.manifest import Facts, TornError
+from finetune_trainer.training import manifest
+from finetune_trainer.training.checkpoint import CheckpointStore
+from finetune_trainer.training.checkpoint_mirror import CheckpointMirror
+from finetune_trainer.training.manifest import Facts, TornError
 from finetune_trainer.workspace import Paths
 
 

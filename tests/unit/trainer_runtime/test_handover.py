@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tests.unit.trainer_runtime.test_launch import run_config
 
-from finetune_trainer import manifest, trained
 from finetune_trainer.contract import ExitCode, Result, RunConfig, Stage
+from finetune_trainer.training import manifest, trained
 from finetune_trainer.uris.address import Address
 from finetune_trainer.uris.folder import LocalFolder
 from finetune_trainer.uris.transfer import download

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer import launch
 from finetune_trainer.contract import Env, RunConfig
-from finetune_trainer.environment import cpu_limit, threads_for_each, worker_environment
-from finetune_trainer.output import Relay
-from finetune_trainer.trained import run_digest
+from finetune_trainer.pod import launch
+from finetune_trainer.pod.environment import cpu_limit, threads_for_each, worker_environment
+from finetune_trainer.pod.output import Relay
+from finetune_trainer.training.trained import run_digest
 
 
 def run_config(**changes: object) -> RunConfig:

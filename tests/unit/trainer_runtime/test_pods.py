@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from tests.unit.trainer_runtime.conftest import START_SECONDS, Pod, Site, free_port
 
-from finetune_trainer import manifest
 from finetune_trainer.contract import ExitCode, Progress
-from finetune_trainer.handshake import Handshake
-from finetune_trainer.result import collect
+from finetune_trainer.pod.handshake import Handshake
+from finetune_trainer.pod.result import collect
+from finetune_trainer.training import manifest
 
 pytestmark = pytest.mark.slow
 

@@ -19,8 +19,8 @@ from tests.unit.trainer_runtime.test_launch import run_config
 
 from finetune_trainer.contract import Env, ExitCode, Progress, Result, Stage
 from finetune_trainer.errors import Internal
-from finetune_trainer.rendezvous import Hello, Place, meet
-from finetune_trainer.report import Reporter
+from finetune_trainer.pod.rendezvous import Hello, Place, meet
+from finetune_trainer.pod.report import Reporter
 
 SECONDS = 30
 
@@ -28,8 +28,8 @@ MEMBER = """
 import sys
 from pathlib import Path
 from finetune_trainer.contract import Stage
-from finetune_trainer.rendezvous import Hello, Place, meet
-from finetune_trainer.report import Reporter
+from finetune_trainer.pod.rendezvous import Hello, Place, meet
+from finetune_trainer.pod.report import Reporter
 
 host, port, uid, attempt, nodes, rank, progress = sys.argv[1:]
 hello = Hello(uid=uid, attempt=int(attempt), nodes=int(nodes), rank=int(rank))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune_trainer.contract import Progress, Stage
-from finetune_trainer.report import Reporter, serve
+from finetune_trainer.pod.report import Reporter, serve
 
 
 def get(port: int, path: str) -> tuple[int, str]:

@@ -18,7 +18,7 @@ from finetune_trainer.contract import (
     TrainedModel,
 )
 from finetune_trainer.errors import Diverged
-from finetune_trainer.result import collect, leave, of_exception, of_silence, termination_message, with_checkpoints
+from finetune_trainer.pod.result import collect, leave, of_exception, of_silence, termination_message, with_checkpoints
 
 
 def result(code: ExitCode, message: str = "") -> Result:

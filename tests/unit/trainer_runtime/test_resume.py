@@ -14,12 +14,12 @@ from tests.unit.trainer_runtime.test_checkpoint import Alone, facts, make, names
 from tests.unit.trainer_runtime.test_launch import run_config
 from tests.unit.trainer_runtime.test_training import stop_early, train_here
 
-from finetune_trainer import manifest
 from finetune_trainer.contract import ExitCode, PreparedData, RunConfig, Stage
 from finetune_trainer.errors import InvalidConfig, NotFound, StageError
-from finetune_trainer.manifest import FileDigest, Manifest
-from finetune_trainer.resume import FIELD, adopt, agrees_on, planned_batch
-from finetune_trainer.trained import run_digest
+from finetune_trainer.training import manifest
+from finetune_trainer.training.manifest import FileDigest, Manifest
+from finetune_trainer.training.resume import FIELD, adopt, agrees_on, planned_batch
+from finetune_trainer.training.trained import run_digest
 from finetune_trainer.workspace import Paths
 
 PREPARED = {"format": "text", "rows": 2, "trainRows": 2, "evalRows": 0, "digest": "rows"}

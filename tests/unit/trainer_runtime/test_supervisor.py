@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer import supervisor
 from finetune_trainer.contract import Env, ExitCode, Result, Stage
-from finetune_trainer.supervisor import Ending
+from finetune_trainer.pod import supervisor
+from finetune_trainer.pod.supervisor import Ending
 
 RUN = {
     "job": {"name": "j", "namespace": "n", "uid": "u"},

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from tests.unit.trainer_runtime.conftest import Site
 
-from finetune_trainer import manifest, trained
 from finetune_trainer.contract import ExitCode, Result, Stage
-from finetune_trainer.handshake import Handshake
-from finetune_trainer.manifest import TornError
-from finetune_trainer.report import Reporter
-from finetune_trainer.worker import StageContext
+from finetune_trainer.pod.handshake import Handshake
+from finetune_trainer.pod.report import Reporter
+from finetune_trainer.pod.worker import StageContext
+from finetune_trainer.training import manifest, trained
+from finetune_trainer.training.manifest import TornError
 
 pytestmark = pytest.mark.slow
 

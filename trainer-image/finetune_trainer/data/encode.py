@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import jinja2
 
-from finetune_trainer.contract import LossOn, Objective, TrainingConfig
+from finetune_trainer.contract import LossOn, TrainingConfig
 from finetune_trainer.data.formats.base import InvalidRow, Message, Rendered
 from finetune_trainer.errors import InvalidConfig
+from finetune_trainer.objectives import OBJECTIVES
 
 IGNORED: Final = -100
 """The label of a token that does not count for the loss (PyTorch's ignore_index)."""
@@ -59,7 +60,7 @@ class Encoder:
             raise InvalidConfig(
                 "the model's tokenizer has no fast version", field="spec.model.uri", advice="add a tokenizer.json"
             )
-        learn_all = training.loss_on is LossOn.ALL or training.objective is Objective.SELF_SUPERVISED
+        learn_all = training.loss_on is LossOn.ALL or OBJECTIVES[training.objective].learns_all
         return cls(tokenizer, training.max_sequence_length, learn_all)
 
     def encode(self, rows: list[Rendered]) -> list[Encoded | InvalidRow]:

@@ -16,19 +16,23 @@ from finetune_operator.plan.model.claim_uris import claim_of
 from finetune_operator.plan.model.problems import SpecProblem
 from finetune_operator.plan.model.resolved import PodDefaults, ResolvedSpec
 from finetune_operator.plan.model.settings import PlanSettings
+from finetune_operator.plan.model.text import sentence
 from finetune_operator.plan.resolve.merge import MergeError, check_pod_template, compose_pod_templates, deep_merge
 from finetune_operator.plan.resolve.resume_source import resume_source
 from finetune_operator.plan.resolve.sources import claim_fields, secret_fields, uris
 from finetune_operator.plan.resolve.storage import storage
 from finetune_operator.plan.resolve.topology import topology
+from finetune_trainer.compatibility import Choice
 from finetune_trainer.contract import (
     CheckpointPolicy,
     DataPolicy,
     DatasetSource,
     ModelSource,
     ResumeSource,
+    Topology,
     TrainingConfig,
 )
+from finetune_trainer.errors import InvalidConfig
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 _LARGEST_TRAINING: Final = 160 * 1024
@@ -48,12 +52,14 @@ def resolve(
     layout = topology(spec, training.device or TrainingDevice.AUTO)
     kept = storage(job, layout.nodes, settings)
     resumed = resume_source(job, resume_from)
+    learns = _training_config(training)
+    _check_combination(learns, layout)
     resolved = ResolvedSpec(
         template=_template_name(template),
         model=_model(spec),
         datasets=tuple(_datasets(spec)),
         data=_data(spec.data, template.spec.data),
-        training=_training_config(training),
+        training=learns,
         topology=layout,
         checkpoints=_checkpoints(job, resumed),
         output=kept.output,
@@ -94,6 +100,15 @@ def _training_config(training: TrainingSpec) -> TrainingConfig:
             f"most {_LARGEST_TRAINING // 1024} KiB fit into a pod; shorten this, its largest part",
         )
     return TrainingConfig.model_validate({k: v for k, v in _block(training).items() if k != "device"})
+
+
+def _check_combination(training: TrainingConfig, topology: Topology) -> None:
+    """Raises `SpecProblem` for a method, objective and blocks that do not go together."""
+    try:
+        Choice.of(training, topology)
+    except InvalidConfig as problem:
+        message = sentence(f"{problem.field}: {problem.message}", problem.advice or "")
+        raise SpecProblem(Reason.INVALID_SPEC, message) from problem
 
 
 def _data(job: DataSpec, template: DataSpec | None) -> DataPolicy:

@@ -20,13 +20,13 @@ from typing import Final
 
 from finetune_trainer import log
 from finetune_trainer.contract import PROGRESS_PORT, Env, ExitCode, Result, RunConfig, Stage
-from finetune_trainer.environment import worker_environment
 from finetune_trainer.errors import Internal, StageError
-from finetune_trainer.handshake import Handshake
-from finetune_trainer.output import Relay
-from finetune_trainer.report import Reporter, read_progress, serve
-from finetune_trainer.result import collect, of_silence, termination_message, with_checkpoints
-from finetune_trainer.runconfig import node_rank, read_config
+from finetune_trainer.pod.environment import worker_environment
+from finetune_trainer.pod.handshake import Handshake
+from finetune_trainer.pod.output import Relay
+from finetune_trainer.pod.report import Reporter, read_progress, serve
+from finetune_trainer.pod.result import collect, of_silence, termination_message, with_checkpoints
+from finetune_trainer.pod.runconfig import node_rank, read_config
 from finetune_trainer.workspace import Paths
 
 GRACE_SECONDS: Final = 25
@@ -35,7 +35,7 @@ GRACE_SECONDS: Final = 25
 _AWAITED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 _MODULES: Final = {
     Stage.PREPARE: "finetune_trainer.stages",
-    Stage.TRAIN: "finetune_trainer.launch",
+    Stage.TRAIN: "finetune_trainer.pod.launch",
     Stage.PUBLISH: "finetune_trainer.stages",
 }
 

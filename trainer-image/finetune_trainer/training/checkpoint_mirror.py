@@ -6,7 +6,7 @@ from pathlib import Path
 
 from finetune_trainer.checksums import files_below
 from finetune_trainer.contract import CheckpointPolicy
-from finetune_trainer.manifest import MANIFEST
+from finetune_trainer.training.manifest import MANIFEST
 from finetune_trainer.uris.address import Address
 from finetune_trainer.uris.folder import Folder, open_folder
 from finetune_trainer.workspace import Paths

@@ -1,4 +1,4 @@
-"""`python -m finetune_trainer.launch`: starts this pod's ranks, with a configuration that a person can use again.
+"""`python -m finetune_trainer.pod.launch`: starts this pod's ranks, with a configuration that a person can use again.
 
 One process trains alone and needs no launcher. More are started by `accelerate launch`, in this very process.
 """
@@ -15,16 +15,18 @@ from typing import Any, Final
 
 import yaml
 
-from finetune_trainer import log, trained
+from finetune_trainer import log
 from finetune_trainer.atomic import replace_file
+from finetune_trainer.compatibility import Choice
 from finetune_trainer.contract import RENDEZVOUS_PORT, Device, Env, RunConfig, Stage
 from finetune_trainer.errors import Interrupted, StageError
-from finetune_trainer.handshake import Handshake
-from finetune_trainer.rendezvous import Place, meet
-from finetune_trainer.report import Reporter
-from finetune_trainer.result import leave
-from finetune_trainer.runconfig import node_rank, read_config
-from finetune_trainer.worker import die_with_parent
+from finetune_trainer.pod.handshake import Handshake
+from finetune_trainer.pod.rendezvous import Place, meet
+from finetune_trainer.pod.report import Reporter
+from finetune_trainer.pod.result import leave
+from finetune_trainer.pod.runconfig import node_rank, read_config
+from finetune_trainer.pod.worker import die_with_parent
+from finetune_trainer.training import trained
 from finetune_trainer.workspace import Paths
 
 RENDEZVOUS_SECONDS: Final = 120
@@ -100,17 +102,11 @@ def ending_when_asked(files: Handshake) -> Iterator[None]:
 
 
 def launch_config(config: RunConfig, environ: Mapping[str, str]) -> dict[str, Any]:
-    """The configuration file of `accelerate launch` for this pod.
-
-    On CPU the type is MULTI_GPU as well: with MULTI_CPU, and with `--cpu`, accelerate 1.15 starts one process.
-    The worker takes `ACCELERATE_USE_CPU` from the environment, and refuses a world that is not the planned one.
-    """
+    """The configuration file of `accelerate launch` for this pod."""
     topology = config.topology
-    several = topology.world_size > 1
     return {
         "compute_environment": "LOCAL_MACHINE",
-        "distributed_type": "MULTI_GPU" if several else "NO",
-        "use_cpu": topology.device is Device.CPU and not several,
+        **Choice.of(config.training, topology).strategy.launch_config(topology),
         "mixed_precision": "no",
         "num_machines": topology.nodes,
         "num_processes": topology.world_size,

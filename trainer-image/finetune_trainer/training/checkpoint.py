@@ -14,11 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-from finetune_trainer import log, manifest
+from finetune_trainer import log
 from finetune_trainer.atomic import sync
-from finetune_trainer.checkpoint_mirror import CheckpointMirror
 from finetune_trainer.contract import CheckpointRef
-from finetune_trainer.manifest import Facts, Manifest, TornError
+from finetune_trainer.training import manifest
+from finetune_trainer.training.checkpoint_mirror import CheckpointMirror
+from finetune_trainer.training.manifest import Facts, Manifest, TornError
 from finetune_trainer.workspace import make_readable, writing
 
 T = TypeVar("T")

@@ -14,8 +14,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from finetune_trainer.contract import CheckpointRef
 from finetune_trainer.errors import Interrupted
-from finetune_trainer.gang import Gang
-from finetune_trainer.report import Reporter
+from finetune_trainer.pod.report import Reporter
+from finetune_trainer.training.gang import Gang
 
 _WRITE_EVERY_SECONDS: Final = 0.5
 _WRITING_SHARE: Final = 0.0005

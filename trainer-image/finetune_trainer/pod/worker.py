@@ -13,10 +13,10 @@ from typing import Final, NoReturn
 from finetune_trainer import log
 from finetune_trainer.contract import Result, RunConfig, Stage
 from finetune_trainer.errors import StageError
-from finetune_trainer.handshake import Handshake
-from finetune_trainer.report import Reporter
-from finetune_trainer.result import leave, of_exception
-from finetune_trainer.runconfig import node_rank, read_config
+from finetune_trainer.pod.handshake import Handshake
+from finetune_trainer.pod.report import Reporter
+from finetune_trainer.pod.result import leave, of_exception
+from finetune_trainer.pod.runconfig import node_rank, read_config
 from finetune_trainer.workspace import Paths
 
 _PR_SET_PDEATHSIG: Final = 1

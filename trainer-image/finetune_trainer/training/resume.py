@@ -17,12 +17,14 @@ from typing import Final, Self
 
 from pydantic import JsonValue
 
-from finetune_trainer import log, manifest
-from finetune_trainer.checkpoint import CheckpointStore, Peers
+from finetune_trainer import log
+from finetune_trainer.compatibility import Choice
 from finetune_trainer.contract import PreparedData, RunConfig
 from finetune_trainer.errors import InvalidConfig, NotFound
-from finetune_trainer.manifest import MANIFEST, Manifest, TornError
-from finetune_trainer.trained import run_digest
+from finetune_trainer.training import manifest
+from finetune_trainer.training.checkpoint import CheckpointStore, Peers
+from finetune_trainer.training.manifest import MANIFEST, Manifest, TornError
+from finetune_trainer.training.trained import run_digest
 from finetune_trainer.uris.address import Address
 from finetune_trainer.uris.folder import Folder, open_folder
 from finetune_trainer.workspace import Paths
@@ -45,7 +47,7 @@ def agrees_on(config: RunConfig, prepared: PreparedData) -> dict[str, JsonValue]
         "spec.model.uri": config.model.uri,
         "spec.model.revision": prepared.model_revision or config.model.revision,
         "spec.datasets": prepared.digest,
-        "spec.training.method": training.method.value,
+        "spec.training.method": training.method,
         "spec.training.peftConfig": training.peft_config,
         "spec.training.quantizationConfig": training.quantization_config,
         "spec.training.packing": training.packing and training.max_sequence_length,
@@ -57,9 +59,8 @@ def agrees_on(config: RunConfig, prepared: PreparedData) -> dict[str, JsonValue]
 
 def planned_batch(config: RunConfig) -> int:
     """Rows that one step will consume over all ranks."""
-    from trl import SFTConfig  # noqa: PLC0415 - heavy, and only needed where a job goes on from another
-
-    fields = SFTConfig.__dataclass_fields__
+    choice = Choice.of(config.training, config.topology)
+    fields = choice.objective.arguments_class().__dataclass_fields__
     given = config.training.trainer_config
     sizes = (given.get(name, fields[name].default) for name in _BATCH)
     return math.prod(int(str(size)) for size in sizes) * config.topology.world_size

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from finetune_trainer import manifest
 from finetune_trainer.atomic import replace_file
 from finetune_trainer.contract import Result, RunConfig
-from finetune_trainer.manifest import FileDigest, TornError
+from finetune_trainer.training import manifest
+from finetune_trainer.training.manifest import FileDigest, TornError
 from finetune_trainer.uris.address import Address
 from finetune_trainer.workspace import Paths, replacing_folder, writing
 

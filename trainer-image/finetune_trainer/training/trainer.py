@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer with our checkpoints, and with the assumptions it silently makes checked."""
+"""A mixin over trainers of transformers and TRL: our checkpoints, and the assumptions they silently make checked."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from pydantic import JsonValue
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
-from trl import SFTTrainer
+from transformers import Trainer
 
 from finetune_trainer import log
-from finetune_trainer.callbacks import ProgressCallback
-from finetune_trainer.checkpoint import CheckpointStore
 from finetune_trainer.checksums import text_sha256
-from finetune_trainer.contract import Method
+from finetune_trainer.compatibility import Choice
 from finetune_trainer.errors import Diverged, Internal, InvalidConfig
-from finetune_trainer.gang import Gang
-from finetune_trainer.manifest import Facts
-from finetune_trainer.resume import FIELD, WITHOUT_IT
+from finetune_trainer.training.callbacks import ProgressCallback
+from finetune_trainer.training.checkpoint import CheckpointStore
+from finetune_trainer.training.gang import Gang
+from finetune_trainer.training.manifest import Facts
+from finetune_trainer.training.resume import FIELD, WITHOUT_IT
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,8 @@ class RunFacts:
     agrees_on: dict[str, JsonValue] | None
 
 
-class Trainer(SFTTrainer):  # type: ignore[misc] # trl has no types
-    """Differs from SFTTrainer in five ways, all of them about not losing or spoiling work.
+class CheckpointedTrainer(Trainer):  # type: ignore[misc] # transformers has no types
+    """Differs from the trainer that it is mixed into in five ways, all of them about not losing or spoiling work.
 
     A checkpoint is put together elsewhere, sealed by a manifest and renamed; the random number states of all ranks
     are gathered, so that only rank 0 writes. A loss or gradient that is not finite ends the run. The model is checked
@@ -49,21 +47,20 @@ class Trainer(SFTTrainer):  # type: ignore[misc] # trl has no types
         gang: Gang,
         store: CheckpointStore,
         figures: ProgressCallback,
-        method: Method,
+        choice: Choice,
         facts: RunFacts,
         resume: Facts | None,
-        **sft: Any,
+        **arguments: Any,
     ) -> None:
-        super().__init__(**sft)
+        super().__init__(**arguments)
         self._gang = gang
         self._store = store
         self._figures = figures
-        self._method = method
+        self._choice = choice
         self._run_facts = facts
         self._resume = resume
         self._writing_to: Path | None = None
-        if method is Method.QLORA:
-            _keep_trainable(self.model)
+        choice.base.ready_to_train(self.model)
 
     @property
     def global_batch(self) -> int:
@@ -101,15 +98,21 @@ class Trainer(SFTTrainer):  # type: ignore[misc] # trl has no types
         if self._resume is not None and self._resume.origin is not None:
             _check_steps(self._resume, max_steps)
         wrapped, dataloader = super()._prepare_for_training(max_steps, *args, **kwargs)
-        distributed = isinstance(wrapped, DistributedDataParallel)
-        if distributed != (self._gang.size > 1):
-            raise Internal(f"{self._gang.size} ranks were planned, but the model is a {type(wrapped).__name__}")
-        inner = wrapped.module if distributed else wrapped
-        if isinstance(inner, PeftModel) != (self._method is not Method.FULL):
-            raise Internal(f"method {self._method} was planned, but the model is a {type(inner).__name__}")
+        self._check(wrapped)
         if self.args.world_size != self._gang.size:
             raise Internal(f"world size: planned {self._gang.size}, but the trainer sees {self.args.world_size}")
         return wrapped, dataloader
+
+    def _check(self, wrapped: torch.nn.Module) -> None:
+        """What is trained must be what was planned: libraries fall back to something else without a word."""
+        choice, found = self._choice, type(wrapped).__name__
+        inner = choice.strategy.unwrapped(wrapped)
+        if inner is None:
+            raise Internal(f"strategy {choice.strategy.name} was planned, but the model is a {found}")
+        if not choice.adaptation.is_planned(inner):
+            raise Internal(
+                f"adaptation {choice.adaptation.name} was planned, but the model is a {type(inner).__name__}"
+            )
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """After another job's checkpoint, this job's own learning rate, weight decay and so on apply."""
@@ -160,6 +163,11 @@ class Trainer(SFTTrainer):  # type: ignore[misc] # trl has no types
         )
 
 
+def trainer_of(trainer: type) -> Any:
+    """A trainer of transformers or TRL as a CheckpointedTrainer."""
+    return type(f"Checkpointed{trainer.__name__}", (CheckpointedTrainer, trainer), {})
+
+
 def shapes_digest(model: torch.nn.Module) -> str:
     """Over the names and shapes of the parameters that are trained: an optimizer's state fits no others."""
     trained = sorted(f"{name} {tuple(value.shape)}" for name, value in model.named_parameters() if value.requires_grad)
@@ -196,17 +204,3 @@ def apply_own_rates(optimizer: Any, scheduler: Any, groups: list[dict[str, Any]]
     scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
     for group, base, scale in zip(optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
         group["lr"] = base * scale(scheduler.last_epoch)
-
-
-def _keep_trainable(model: torch.nn.Module) -> None:
-    """Undo what TRL 1.16 and bitsandbytes 0.50 do to a quantised model, each without a word.
-
-    TRL casts the adapter to bf16: a resumed run drifts. On a CPU with AVX512-BF16, the first evaluation repacks the
-    4-bit weights for a kernel without a gradient: from then on nothing is learnt through the layers below.
-    """
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - torch types every attribute as a Tensor

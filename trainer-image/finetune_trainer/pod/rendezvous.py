@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finetune_trainer.contract import RENDEZVOUS_PORT, Env, RunConfig
 from finetune_trainer.errors import Internal
-from finetune_trainer.report import Reporter
-from finetune_trainer.runconfig import node_rank
+from finetune_trainer.pod.report import Reporter
+from finetune_trainer.pod.runconfig import node_rank
 
 _WAIT: Final = b"wait\n"
 _READY: Final = b"ready?\n"

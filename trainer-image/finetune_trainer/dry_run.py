@@ -1,0 +1,209 @@
+"""Prepare's dry run: the job's own trainer takes a step on a small copy of its model, which is saved and loaded again.
+
+What the libraries refuse is found here, for nothing, rather than by every GPU of the job.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from finetune_trainer import log
+from finetune_trainer.bases.loading import load
+from finetune_trainer.compatibility import Choice
+from finetune_trainer.contract import Block, CheckpointPolicy, Device, RunConfig, Topology, TrainingConfig
+from finetune_trainer.errors import Internal, InvalidConfig
+from finetune_trainer.model import ModelFiles, load_config
+from finetune_trainer.shrunk import is_large, narrowed, shrunk
+from finetune_trainer.training.arguments import training_arguments
+from finetune_trainer.workspace import Paths
+
+_REFUSALS: Final = (
+    *(ValueError, TypeError, ImportError, KeyError, IndexError, AttributeError, NotImplementedError, RuntimeError),
+    Internal,
+)
+"""What the libraries raise for what they cannot do."""
+_TOKENS: Final = 12
+_ROWS: Final = 2
+_NEVER: Final = 10**6
+_BRIEF: Final[Block] = {
+    "max_steps": 1,
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "dataloader_num_workers": 0,
+}
+"""What makes it one step in this process."""
+_ONLY_ON_GPU: Final = frozenset(
+    {"bf16", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval", "torch_compile", "use_liger_kernel", "padding_free"}
+)
+"""Arguments of the trainer that only the card can accept or refuse."""
+_OF_DATA: Final = frozenset({"pad_to_multiple_of", "dataloader_prefetch_factor", "dataloader_persistent_workers"})
+_GPU_OPTIMIZERS: Final = re.compile(r"8bit|bnb|paged|apex|galore|lomo|ao_|torchao|4bit")
+_ON_CPU: Final = frozenset({"float32", "bfloat16"})
+"""Types that a CPU can train in."""
+_FLASH: Final = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+_NEEDS: Final = {"use_liger_kernel": "liger_kernel"}
+_BLOCKS: Final = ("trainerConfig", "peftConfig", "quantizationConfig", "modelConfig", "tokenizerConfig")
+
+
+def dry_run(choice: Choice, config: RunConfig, paths: Paths, tokenizer: Any) -> None:
+    """Raises `InvalidConfig` with the field that the libraries' words name, else `spec.training`."""
+    _check_packages(config.training)
+    model_config = load_config(config, paths)
+    with _refusing(config.training), tempfile.TemporaryDirectory(dir=paths.scratch) as scratch:
+        small = _save_small(choice, config, model_config, Path(scratch) / "base")
+        if small is None:
+            return
+        _check_sizes(config, small, tokenizer, model_config)
+        _train(choice, config, small, tokenizer, Path(scratch))
+
+
+def _check_packages(training: TrainingConfig) -> None:
+    """What needs a package that the image may lack."""
+    attention = str(training.model_block.get("attn_implementation", ""))
+    if attention in _FLASH:
+        package = _FLASH[attention]
+        _need(package, "modelConfig", "attn_implementation", f"set it to sdpa, or use an image with {package}")
+    elif training.trainer_config.get("padding_free"):
+        raise InvalidConfig(
+            "`padding_free` mixes rows under every attention but FlashAttention",
+            field="spec.training.trainerConfig.padding_free",
+            advice="remove it, or set modelConfig.attn_implementation to flash_attention_2",
+        )
+    for key, package in _NEEDS.items():
+        if training.trainer_config.get(key):
+            _need(package, "trainerConfig", key, f"remove it, or use an image with {package}")
+
+
+def _need(package: str, block: str, key: str, advice: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise InvalidConfig(
+            f"`{key}` needs the package {package}, which this image has not",
+            field=f"spec.training.{block}.{key}",
+            advice=advice,
+        )
+
+
+def _save_small(choice: Choice, config: RunConfig, model_config: Any, folder: Path) -> Any | None:
+    """A model of the job's kind with random weights, saved; None for an architecture that cannot be cut down."""
+    import torch  # noqa: PLC0415 - slow to import
+    import transformers  # noqa: PLC0415
+
+    auto, trust = getattr(transformers, choice.objective.auto_class), config.model.trust_remote_code
+    small = shrunk(model_config)
+    try:
+        with torch.device("meta"):
+            parameters = sum(weight.numel() for weight in auto.from_config(small, trust_remote_code=trust).parameters())
+        if is_large(parameters):
+            small = narrowed(small)
+        model = auto.from_config(small, trust_remote_code=trust, dtype=torch.float32)
+    except Exception as error:  # noqa: BLE001 - any architecture may have a rule of its own about its sizes
+        log.logger().warning("no dry run: a small copy of the model cannot be made", error=str(error))
+        return None
+    model.save_pretrained(folder)
+    return model
+
+
+def _check_sizes(config: RunConfig, small: Any, tokenizer: Any, model_config: Any) -> None:
+    """What a short step on a small model does not meet."""
+    vocabulary = getattr(model_config.get_text_config(), "vocab_size", None)
+    if vocabulary is not None and tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= vocabulary:
+        raise InvalidConfig(
+            f"the pad token {tokenizer.pad_token!r} has the id {tokenizer.pad_token_id}, and the model has embeddings "
+            f"for {vocabulary:,} tokens",
+            field="spec.training.tokenizerConfig.pad_token",
+            advice="name a token that the model has, for example its eos_token",
+        )
+    longest = _learned_positions(small)
+    if longest is not None and config.training.max_sequence_length > longest:
+        raise InvalidConfig(
+            f"the model has learned {longest:,} positions, and rows may have "
+            f"{config.training.max_sequence_length:,} tokens",
+            field="spec.training.maxSequenceLength",
+            advice=f"set it to {longest} or less",
+        )
+
+
+def _learned_positions(model: Any) -> int | None:
+    """How many positions an embedding of positions has; None where positions are computed."""
+    import torch  # noqa: PLC0415 - as above
+
+    limit = getattr(model.config, "max_position_embeddings", None)
+    learned = (
+        module.num_embeddings
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Embedding) and re.search(r"(wpe|position)", name)
+    )
+    found = next(learned, None)
+    return None if found is None else min(found, limit or found)
+
+
+def _train(choice: Choice, config: RunConfig, small: Any, tokenizer: Any, scratch: Path) -> None:
+    """One step, a save, and the way back."""
+    from transformers import PrinterCallback  # noqa: PLC0415 - slow to import
+
+    rehearsal, base = _rehearsal(config), ModelFiles(scratch / "base")
+    dtype = config.training.model_block.get("dtype")
+    arguments = {"dtype": dtype} if dtype in _ON_CPU else {}
+    trainer = choice.objective.trainer_class()(
+        model=load(choice, rehearsal, base, arguments, scratch),
+        args=training_arguments(choice, rehearsal, scratch / "run", evaluates=False, evaluates_base=False),
+        train_dataset=_rows(small.config.get_text_config().vocab_size),
+        processing_class=tokenizer,
+        peft_config=choice.adaptation.peft_config(config.training),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    trainer.save_model(str(scratch / "trained"))
+    again = load(choice, rehearsal, base, arguments, scratch)
+    trust = config.model.trust_remote_code
+    choice.adaptation.compare(again, scratch / "trained", lambda _model, _whose: [], trust_remote_code=trust)
+
+
+def _rehearsal(config: RunConfig) -> RunConfig:
+    """The job on one CPU process, brief, without what only a GPU has."""
+    training = config.training
+    left_out = _ONLY_ON_GPU | _OF_DATA
+    asked = {key: value for key, value in training.trainer_config.items() if key not in left_out}
+    if _GPU_OPTIMIZERS.search(str(asked.get("optim", ""))) and config.topology.device is Device.CUDA:
+        del asked["optim"]
+        asked.pop("optim_args", None)
+    return config.model_copy(
+        update={
+            "topology": Topology(device=Device.CPU),
+            "checkpoints": CheckpointPolicy(every_seconds=_NEVER),
+            "training": training.model_copy(update={"trainer_config": {**asked, **_BRIEF}}),
+        }
+    )
+
+
+def _rows(vocabulary: int) -> Any:
+    """Rows of equal length: nothing is padded."""
+    from datasets import Dataset  # noqa: PLC0415 - slow to import
+
+    rows = [[(row + place) % vocabulary for place in range(_TOKENS)] for row in range(_ROWS)]
+    return Dataset.from_dict({"input_ids": rows, "labels": rows})
+
+
+@contextmanager
+def _refusing(training: TrainingConfig) -> Iterator[None]:
+    try:
+        yield
+    except InvalidConfig:
+        raise
+    except _REFUSALS as error:
+        words = str(error) or type(error).__name__
+        raise InvalidConfig(f"a dry run of the training failed: {words}", field=_field(training, words)) from error
+
+
+def _field(training: TrainingConfig, words: str) -> str:
+    """The key of a block that the words name; `spec.training` when they name none, or several."""
+    blocks = training.model_dump(by_alias=True)
+    keys = [(block, key) for block in _BLOCKS for key in blocks[block]]
+    named = [f"{block}.{key}" for block, key in keys if re.search(rf"\b{re.escape(key)}\b", words)]
+    return f"spec.training.{named[0]}" if len(named) == 1 else "spec.training"
