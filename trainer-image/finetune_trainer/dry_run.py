@@ -55,7 +55,7 @@ def dry_run(choice: Choice, config: RunConfig, paths: Paths, tokenizer: Any) -> 
     """Raises `InvalidConfig` with the field that the libraries' words name, else `spec.training`."""
     _check_packages(config.training)
     model_config = load_config(config, paths)
-    with _refusing(config.training), tempfile.TemporaryDirectory(dir=paths.scratch) as scratch:
+    with tempfile.TemporaryDirectory(dir=paths.scratch) as scratch:
         small = _save_small(choice, config, model_config, Path(scratch) / "base")
         if small is None:
             return
@@ -150,19 +150,24 @@ def _train(choice: Choice, config: RunConfig, small: Any, tokenizer: Any, scratc
     rehearsal, base = _rehearsal(config), ModelFiles(scratch / "base")
     dtype = config.training.model_block.get("dtype")
     arguments = {"dtype": dtype} if dtype in _ON_CPU else {}
-    trainer = choice.objective.trainer_class()(
-        model=load(choice, rehearsal, base, arguments, scratch),
-        args=training_arguments(choice, rehearsal, scratch / "run", evaluates=False, evaluates_base=False),
-        train_dataset=_rows(small.config.get_text_config().vocab_size),
-        processing_class=tokenizer,
-        peft_config=choice.adaptation.peft_config(config.training),
-    )
+    with _refusing(config.training, "modelConfig", "quantizationConfig"):
+        model = load(choice, rehearsal, base, arguments, scratch)
+    with _refusing(config.training, "peftConfig"):
+        trainer = choice.objective.trainer_class()(
+            model=model,
+            args=training_arguments(choice, rehearsal, scratch / "run", evaluates=False, evaluates_base=False),
+            train_dataset=_rows(small.config.get_text_config().vocab_size),
+            processing_class=tokenizer,
+            peft_config=choice.adaptation.peft_config(config.training),
+        )
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    trainer.save_model(str(scratch / "trained"))
-    again = load(choice, rehearsal, base, arguments, scratch)
-    trust = config.model.trust_remote_code
-    choice.adaptation.compare(again, scratch / "trained", lambda _model, _whose: [], trust_remote_code=trust)
+    with _refusing(config.training, "trainerConfig"):
+        trainer.train()
+    with _refusing(config.training, "peftConfig"):
+        trainer.save_model(str(scratch / "trained"))
+        again = load(choice, rehearsal, base, arguments, scratch)
+        trust = config.model.trust_remote_code
+        choice.adaptation.compare(again, scratch / "trained", lambda _model, _whose: [], trust_remote_code=trust)
 
 
 def _rehearsal(config: RunConfig) -> RunConfig:
@@ -191,19 +196,24 @@ def _rows(vocabulary: int) -> Any:
 
 
 @contextmanager
-def _refusing(training: TrainingConfig) -> Iterator[None]:
+def _refusing(training: TrainingConfig, *likely: str) -> Iterator[None]:
+    """Turns what the libraries refuse into `InvalidConfig`; these blocks are `likely` to be at fault."""
     try:
         yield
     except InvalidConfig:
         raise
     except _REFUSALS as error:
         words = str(error) or type(error).__name__
-        raise InvalidConfig(f"a dry run of the training failed: {words}", field=_field(training, words)) from error
+        raise InvalidConfig(
+            f"a dry run of the training failed: {words}", field=_field(training, words, likely)
+        ) from error
 
 
-def _field(training: TrainingConfig, words: str) -> str:
-    """The key of a block that the words name; `spec.training` when they name none, or several."""
+def _field(training: TrainingConfig, words: str, likely: tuple[str, ...]) -> str:
+    """The key of a block that the words name; else the first likely block that the job has, else `spec.training`."""
     blocks = training.model_dump(by_alias=True)
     keys = [(block, key) for block in _BLOCKS for key in blocks[block]]
     named = [f"{block}.{key}" for block, key in keys if re.search(rf"\b{re.escape(key)}\b", words)]
-    return f"spec.training.{named[0]}" if len(named) == 1 else "spec.training"
+    if len(named) == 1:
+        return f"spec.training.{named[0]}"
+    return next((f"spec.training.{block}" for block in likely if blocks[block]), "spec.training")

@@ -1,0 +1,121 @@
+"""What the libraries would refuse on a GPU is refused by prepare, with its field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoConfig, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+from finetune_trainer.compatibility import Choice
+from finetune_trainer.contract import RunConfig
+from finetune_trainer.dry_run import dry_run
+from finetune_trainer.errors import InvalidConfig
+from finetune_trainer.model import load_tokenizer
+from finetune_trainer.shrunk import LAYERS, narrowed, shrunk
+from finetune_trainer.workspace import Paths
+
+Job = Callable[..., RunConfig]
+GPU = {"device": "cuda", "nodes": 1, "processesPerNode": 1}
+
+
+def tried(config: RunConfig, paths: Paths) -> None:
+    dry_run(Choice.of(config.training, config.topology), config, paths, load_tokenizer(config, paths))
+
+
+def refusal(config: RunConfig, paths: Paths) -> InvalidConfig:
+    with pytest.raises(InvalidConfig) as found:
+        tried(config, paths)
+    return found.value
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"method": "lora"},
+        {"method": "qlora"},
+        {"method": "full"},
+        {"method": "lora", "packing": True},
+        {"modelConfig": {"dtype": "torch.float32"}},
+        {"modelConfig": {"dtype": "bfloat16"}, "trainerConfig": {"gradient_checkpointing": True}},
+        {"trainerConfig": {"num_train_epochs": 3, "warmup_steps": 0.1, "lr_scheduler_type": "cosine"}},
+        {"trainerConfig": {"dataloader_num_workers": 4, "dataloader_prefetch_factor": 2}},
+    ],
+    ids=str,
+)
+def test_what_can_be_trained_passes_and_leaves_nothing_behind(job: Job, paths: Paths, training: dict[str, Any]) -> None:
+    tried(job(training=training), paths)
+    assert not list(paths.scratch.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("training", "field", "words"),
+    [
+        (
+            {"modelConfig": {"attn_implementation": "flash_attention_2"}},
+            "modelConfig.attn_implementation",
+            "flash_attn",
+        ),
+        ({"trainerConfig": {"use_liger_kernel": True}}, "trainerConfig.use_liger_kernel", "liger_kernel"),
+        ({"trainerConfig": {"padding_free": True}}, "trainerConfig.padding_free", "FlashAttention"),
+        ({"trainerConfig": {"optim": "apollo_adamw"}}, "trainerConfig", "apollo"),
+        ({"peftConfig": {"target_modules": ["query_proj"]}}, "peftConfig", "query_proj"),
+        ({"peftConfig": {"target_modules": ["lm_head"]}}, "peftConfig.target_modules", "lm_head"),
+        ({"tokenizerConfig": {"pad_token": "<never seen>"}}, "tokenizerConfig.pad_token", "<never seen>"),
+    ],
+    ids=str,
+)
+def test_what_only_the_gpus_would_have_found_is_refused_with_its_field(
+    job: Job, paths: Paths, training: dict[str, Any], field: str, words: str
+) -> None:
+    error = refusal(job(training=training), paths)
+    assert error.field == f"spec.training.{field}"
+    assert words in error.message
+
+
+@pytest.mark.parametrize("optim", ["paged_adamw_8bit", "adamw_bnb_8bit"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_what_only_a_gpu_has_is_left_to_the_gpu(job: Job, paths: Paths, optim: str, precision: str) -> None:
+    tried(job(training={"trainerConfig": {"optim": optim, precision: True, "tf32": True}}, topology=GPU), paths)
+
+
+def test_rows_longer_than_the_learned_positions_are_refused(job: Job, paths: Paths, tmp_path: Path) -> None:
+    folder, source = tmp_path / "gpt2", job()
+    tokenizer = AutoTokenizer.from_pretrained(source.model.uri.removeprefix("file://"))
+    GPT2LMHeadModel(
+        GPT2Config(vocab_size=len(tokenizer), n_positions=64, n_embd=16, n_layer=3, n_head=2, bos_token_id=1)
+    ).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    tried(job(model={"uri": f"file://{folder}"}, training={"maxSequenceLength": 64}), paths)
+    error = refusal(job(model={"uri": f"file://{folder}"}, training={"maxSequenceLength": 65}), paths)
+    assert (error.field, error.advice) == ("spec.training.maxSequenceLength", "set it to 64 or less")
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("llama", {"hidden_size": 8192, "num_attention_heads": 64, "num_key_value_heads": 8, "num_hidden_layers": 80}),
+        ("qwen3", {"hidden_size": 5120, "num_attention_heads": 40, "num_key_value_heads": 8, "num_hidden_layers": 40}),
+        (
+            "gemma2",
+            {"hidden_size": 4608, "num_attention_heads": 32, "num_key_value_heads": 16, "num_hidden_layers": 46},
+        ),
+        ("mixtral", {"num_hidden_layers": 32}),
+        ("opt", {"hidden_size": 2048, "num_attention_heads": 32, "num_hidden_layers": 24}),
+        ("phi3", {}),
+    ],
+)
+def test_a_large_model_becomes_a_small_one_of_the_same_kind(kind: str, sizes: dict[str, int]) -> None:
+    import torch  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    small = narrowed(shrunk(AutoConfig.for_model(kind, **sizes)))
+    assert small.num_hidden_layers == LAYERS
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(small)
+    assert sum(weight.numel() for weight in model.parameters()) < 120_000_000
+    model = AutoModelForCausalLM.from_config(small)
+    out = model(input_ids=torch.arange(8).unsqueeze(0))
+    assert out.logits.shape[-1] == small.vocab_size
