@@ -8,13 +8,17 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from enum import StrEnum
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 from finetune_operator.api.crd import definitions
 from finetune_operator.api.status import AttemptEnd, Reason
+from finetune_trainer.adaptations import ADAPTATIONS, METHODS
+from finetune_trainer.bases import BASES
+from finetune_trainer.compatibility import choices
 from finetune_trainer.contract import ExitCode
+from finetune_trainer.objectives import OBJECTIVES
 
 Schema = dict[str, Any]
 
@@ -37,6 +41,29 @@ The name is reported in `status.reason` (in CamelCase), in `status.attempts[].re
 | code | name | what happens |
 | --- | --- | --- |
 """
+
+_COMBINATIONS = """## What can be trained how
+
+By base weights, adaptation and objective; on one process (strategy `single`) and on several (`ddp`) alike. `spec.training.method` names base
+weights and adaptation together: {methods}. `quantizationConfig.load_in_8bit: true` takes `int8` instead of `nf4`.
+
+| base weights | adaptation | {objectives} |
+| --- | --- | {rules} |"""
+
+
+def _combinations() -> Iterator[str]:
+    """The compatibility table, as the operator and the trainer ask it."""
+    methods = ", ".join(f"`{name}` is {base} + {adaptation}" for name, (base, adaptation) in METHODS.items())
+    objectives = " | ".join(OBJECTIVES)
+    yield _COMBINATIONS.format(methods=methods, objectives=objectives, rules=" | ".join("---" for _ in OBJECTIVES))
+    for base, adaptation in product(BASES, ADAPTATIONS):
+        found = [choice for choice in choices() if choice.names[:2] == (base, adaptation)]
+        verdicts = (
+            {choice.refused or "works" for choice in found if choice.objective.name == objective}
+            for objective in OBJECTIVES
+        )
+        yield f"| {base} | {adaptation} | {' | '.join('; '.join(sorted(verdict)) for verdict in verdicts)} |"
+    yield ""
 
 
 _ENDS = """## Ends of attempts
@@ -113,8 +140,9 @@ def _members(of: type[StrEnum]) -> Iterator[str]:
 def render() -> str:
     """The whole reference as Markdown."""
     sections = (_section(definition) for definition in definitions())
+    ends, reasons = _members(AttemptEnd), _members(Reason)
     return "\n".join(
-        [_HEAD, *sections, _exit_codes(), "", _ENDS, *_members(AttemptEnd), "", _REASONS, *_members(Reason), ""]
+        [_HEAD, *sections, *_combinations(), _exit_codes(), "", _ENDS, *ends, "", _REASONS, *reasons, ""]
     )
 
 

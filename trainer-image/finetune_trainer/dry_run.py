@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from finetune_trainer import log
-from finetune_trainer.bases.loading import load
 from finetune_trainer.compatibility import Choice
 from finetune_trainer.contract import Block, CheckpointPolicy, Device, RunConfig, Topology, TrainingConfig
 from finetune_trainer.errors import Internal, InvalidConfig
+from finetune_trainer.loading import load
 from finetune_trainer.model import ModelFiles, load_config
 from finetune_trainer.shrunk import is_large, narrowed, shrunk
 from finetune_trainer.training.arguments import training_arguments

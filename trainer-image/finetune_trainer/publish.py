@@ -6,11 +6,11 @@ import json
 from typing import Any, Final
 
 from finetune_trainer import artifact, samples
-from finetune_trainer.bases.loading import load_base_model
 from finetune_trainer.checksums import SUMS_FILE, parse_sums, text_sha256
 from finetune_trainer.compatibility import Choice
 from finetune_trainer.contract import Artifact, ExitCode, Published, Result, RunConfig, Sample, Stage
 from finetune_trainer.errors import Internal, InvalidData
+from finetune_trainer.loading import load_base_model
 from finetune_trainer.model import fetch_model, load_tokenizer
 from finetune_trainer.training.manifest import digest_of
 from finetune_trainer.uris import Address, Notify

@@ -14,7 +14,6 @@ import torch
 from transformers import PrinterCallback
 
 from finetune_trainer import log
-from finetune_trainer.bases.loading import load_base_model
 from finetune_trainer.compatibility import Choice
 from finetune_trainer.contract import (
     RUN_CONFIG_FILE,
@@ -26,6 +25,7 @@ from finetune_trainer.contract import (
 )
 from finetune_trainer.data import PreparedDataset, load_prepared
 from finetune_trainer.errors import Interrupted, InvalidConfig, OutOfMemory, StageError
+from finetune_trainer.loading import load_base_model
 from finetune_trainer.model import load_tokenizer
 from finetune_trainer.pod.worker import StageContext, work
 from finetune_trainer.prepare import ensure_prepared

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from finetune_trainer.bases.loading import load_base_model
 from finetune_trainer.compatibility import Choice
 from finetune_trainer.contract import RunConfig
+from finetune_trainer.loading import load_base_model
 from finetune_trainer.model import load_config
 from finetune_trainer.workspace import Paths
 

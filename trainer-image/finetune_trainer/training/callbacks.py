@@ -7,14 +7,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune_trainer.contract import CheckpointRef
 from finetune_trainer.errors import Interrupted
-from finetune_trainer.pod.report import Reporter
 from finetune_trainer.training.gang import Gang
 
 _WRITE_EVERY_SECONDS: Final = 0.5
@@ -25,6 +24,12 @@ _WINDOW: Final = 50
 
 _ASK_EVERY_BATCHES: Final = 8
 """Batches of an evaluation between two looks at the stop file."""
+
+
+class Reporter(Protocol):
+    """Takes figures of the run to whoever wants to see them."""
+
+    def update(self, **known: Any) -> None: ...
 
 
 class StopAndSave(TrainerCallback):  # type: ignore[misc] # transformers has no types
