@@ -85,6 +85,10 @@ test: ## Everything: lint, types, imports, unit, golden, contract and real-clust
 test-kueue: install kueue-build ## The operator under the real Kueue, on the real cluster
 	@$(PYTHON) -m pytest tests/cluster -m kueue
 
+.PHONY: test-matrix
+test-matrix: install ## Every combination of the compatibility table, by a gang of two (about ten minutes)
+	@$(PYTHON) -m pytest tests/unit -m matrix
+
 .PHONY: test-fast
 test-fast: install ## Unit, golden and contract tests only
 	@$(PYTHON) -m pytest tests/unit tests/golden tests/contract

@@ -10,6 +10,24 @@ settings.register_profile("project", deadline=None)  # it judges by what holds, 
 settings.load_profile("project")
 
 
+LEFT_OUT = {
+    "kueue": "under Kueue were left out, whose manager takes minutes to build: make test-kueue",
+    "matrix": "of combinations that take a gang each were left out: make test-matrix",
+}
+"""Markers of tests that run only when chosen with -m, and how to."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for marker, words in LEFT_OUT.items():
+        if marker in config.option.markexpr:
+            continue
+        without = [item for item in items if item.get_closest_marker(marker)]
+        if without:
+            tell(config, f"{len(without)} tests {words}")
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if item not in without]
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker of pytest-xdist has no terminal: it hands its words over."""
     if (output := getattr(session.config, "workeroutput", None)) is not None:

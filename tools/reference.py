@@ -44,8 +44,9 @@ The name is reported in `status.reason` (in CamelCase), in `status.attempts[].re
 
 _COMBINATIONS = """## What can be trained how
 
-By base weights, adaptation and objective; on one process (strategy `single`) and on several (`ddp`) alike. `spec.training.method` names base
-weights and adaptation together: {methods}. `quantizationConfig.load_in_8bit: true` takes `int8` instead of `nf4`.
+By base weights, adaptation and objective; on one process (strategy `single`) and on several (`ddp`) alike.
+`spec.training.method` names base weights and adaptation together: {methods}.
+`quantizationConfig.load_in_8bit: true` takes `int8` instead of `nf4`.
 
 | base weights | adaptation | {objectives} |
 | --- | --- | {rules} |"""
@@ -141,9 +142,7 @@ def render() -> str:
     """The whole reference as Markdown."""
     sections = (_section(definition) for definition in definitions())
     ends, reasons = _members(AttemptEnd), _members(Reason)
-    return "\n".join(
-        [_HEAD, *sections, *_combinations(), _exit_codes(), "", _ENDS, *ends, "", _REASONS, *reasons, ""]
-    )
+    return "\n".join([_HEAD, *sections, *_combinations(), _exit_codes(), "", _ENDS, *ends, "", _REASONS, *reasons, ""])
 
 
 if __name__ == "__main__":

@@ -82,18 +82,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the tests under Kueue to `-m kueue`: building its manager takes minutes."""
-    if "kueue" in config.option.markexpr:
-        return
-    under_kueue = [item for item in items if item.get_closest_marker("kueue")]
-    if under_kueue:
-        count = len(under_kueue)
-        tell(config, f"{count} tests under Kueue were left out, whose manager takes minutes to build: make test-kueue")
-    config.hook.pytest_deselected(items=under_kueue)
-    items[:] = [item for item in items if item not in under_kueue]
-
-
 @pytest.fixture(scope="session")
 def product(cluster: Cluster) -> Cluster:
     """The cluster with the CustomResourceDefinitions of crds/."""

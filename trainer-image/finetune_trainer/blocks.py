@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
@@ -79,6 +80,7 @@ _TOKENIZER: Final = {
     "legacy": bool,
     "fix_mistral_regex": bool,
 }
+_BLOCKS: Final = ("trainerConfig", "peftConfig", "quantizationConfig", "modelConfig", "tokenizerConfig")
 _POSITIVE: Final = {
     "r",
     "learning_rate",
@@ -125,6 +127,18 @@ def trainer_arguments(training: TrainingConfig, known: Any) -> dict[str, Any]:
     if not training.trainer_config:
         return {}
     return checked("trainerConfig", training.trainer_config, field_types(known), _OWNED_TRAINER)
+
+
+def refused(training: TrainingConfig, error: Exception, when: str, *likely: str) -> InvalidConfig:
+    """What a library refused, with the field: the key of a block that its words name, else the first `likely` block
+    that the job has, else `spec.training`.
+    """
+    words, blocks = str(error) or type(error).__name__, training.model_dump(by_alias=True)
+    keys = [(block, key) for block in _BLOCKS for key in blocks[block]]
+    named = [f"{block}.{key}" for block, key in keys if re.search(rf"\b{re.escape(key)}\b", words)]
+    given = [block for block in likely if blocks[block]]
+    where = named if len(named) == 1 else given
+    return InvalidConfig(f"{when}: {words}", field=".".join(["spec.training", *where[:1]]))
 
 
 def checked(block: str, values: Block, known: Mapping[str, Any], owned: Mapping[str, str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from finetune_trainer import log
+from finetune_trainer.blocks import refused
 from finetune_trainer.compatibility import Choice
 from finetune_trainer.contract import Block, CheckpointPolicy, Device, RunConfig, Topology, TrainingConfig
 from finetune_trainer.errors import Internal, InvalidConfig
@@ -48,7 +49,6 @@ _ON_CPU: Final = frozenset({"float32", "bfloat16"})
 """Types that a CPU can train in."""
 _FLASH: Final = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 _NEEDS: Final = {"use_liger_kernel": "liger_kernel"}
-_BLOCKS: Final = ("trainerConfig", "peftConfig", "quantizationConfig", "modelConfig", "tokenizerConfig")
 
 
 def dry_run(choice: Choice, config: RunConfig, paths: Paths, tokenizer: Any) -> None:
@@ -203,17 +203,4 @@ def _refusing(training: TrainingConfig, *likely: str) -> Iterator[None]:
     except InvalidConfig:
         raise
     except _REFUSALS as error:
-        words = str(error) or type(error).__name__
-        raise InvalidConfig(
-            f"a dry run of the training failed: {words}", field=_field(training, words, likely)
-        ) from error
-
-
-def _field(training: TrainingConfig, words: str, likely: tuple[str, ...]) -> str:
-    """The key of a block that the words name; else the first likely block that the job has, else `spec.training`."""
-    blocks = training.model_dump(by_alias=True)
-    keys = [(block, key) for block in _BLOCKS for key in blocks[block]]
-    named = [f"{block}.{key}" for block, key in keys if re.search(rf"\b{re.escape(key)}\b", words)]
-    if len(named) == 1:
-        return f"spec.training.{named[0]}"
-    return next((f"spec.training.{block}" for block in likely if blocks[block]), "spec.training")
+        raise refused(training, error, "a dry run of the training failed", *likely) from error

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import torch
 from transformers import PrinterCallback
 
 from finetune_trainer import log
+from finetune_trainer.blocks import refused
 from finetune_trainer.compatibility import Choice
 from finetune_trainer.contract import (
     RUN_CONFIG_FILE,
@@ -39,6 +40,10 @@ from finetune_trainer.training.manifest import Facts
 from finetune_trainer.training.resume import adopt, agrees_on
 from finetune_trainer.training.trainer import CheckpointedTrainer, RunFacts, check_shapes, trainer_of
 
+_REFUSALS: Final = (ValueError, TypeError, ImportError, NotImplementedError)
+"""What the libraries raise for what they cannot do, on whatever machine."""
+_BLOCKS: Final = ("modelConfig", "quantizationConfig", "peftConfig", "trainerConfig")
+
 
 @dataclass(frozen=True)
 class Session:
@@ -59,7 +64,7 @@ def train(context: StageContext) -> Result:
     gang = Gang.join(context.config.topology, _collective_timeout(context.config))
     notify = context.reporter.notify if gang.is_main_process else _say_nothing
     data = _prepared_data(context, gang, notify)
-    session = _set_up(context, gang, notify, data)
+    session = _begun(context, gang, notify, data)
     began = time.monotonic()
     try:
         _learn(session)
@@ -68,6 +73,14 @@ def train(context: StageContext) -> Result:
         return error.result(Stage.TRAIN).model_copy(
             update={"step": session.trainer.state.global_step, "resumed_from_step": _resumed_step(session)}
         )
+
+
+def _begun(context: StageContext, gang: Gang, notify: Callable[[str], None], data: PreparedDataset) -> Session:
+    """A set-up that the libraries refuse comes again with every attempt."""
+    try:
+        return _set_up(context, gang, notify, data)
+    except _REFUSALS as error:
+        raise refused(context.config.training, error, "training cannot begin", *_BLOCKS) from error
 
 
 def _prepared_data(context: StageContext, gang: Gang, notify: Callable[[str], None]) -> PreparedDataset:
@@ -144,6 +157,10 @@ def _learn(session: Session) -> None:
             trainer.save_checkpoint()
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(session.context.config, trainer, error) from error
+    except _REFUSALS as error:
+        if trainer.state.global_step > (_resumed_step(session) or 0):
+            raise
+        raise refused(session.context.config.training, error, "the first step failed", *reversed(_BLOCKS)) from error
     if session.stop.stopping:
         step, kept = trainer.state.global_step, store.newest_step
         saved = f"checkpoint {kept} is saved" if kept is not None else "there was nothing to save yet"

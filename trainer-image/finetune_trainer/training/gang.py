@@ -26,12 +26,15 @@ BACKENDS: Final = {Device.CPU: "gloo", Device.CUDA: "nccl"}
 
 @dataclass(frozen=True)
 class Gang:
-    """One process among the others. The control group talks over TCP, apart from the gradients."""
+    """One process among the others. Two groups talk over TCP, apart from the gradients."""
 
     rank: int
     local_rank: int
     size: int
     control: Any = None
+    """For what may take one rank long while the others wait for it."""
+    step: Any = None
+    """For what all ranks do at the same moment: one that hangs is found as soon as in a collective of gradients."""
 
     @classmethod
     def join(cls, topology: Topology, collective_timeout: timedelta = COLLECTIVE_TIMEOUT) -> Gang:
@@ -46,7 +49,8 @@ class Gang:
         _expect("world size", planned, dist.get_world_size())
         _expect("backend", BACKENDS[topology.device], dist.get_backend())
         control = dist.new_group(backend="gloo", timeout=AGREEMENT_TIMEOUT)
-        return cls(dist.get_rank(), int(os.environ["LOCAL_RANK"]), dist.get_world_size(), control)
+        step = dist.new_group(backend="gloo", timeout=collective_timeout)
+        return cls(dist.get_rank(), int(os.environ["LOCAL_RANK"]), dist.get_world_size(), control, step)
 
     @property
     def is_main_process(self) -> bool:
@@ -58,11 +62,11 @@ class Gang:
         return self.local_rank == 0
 
     def any_of(self, *flags: bool) -> tuple[bool, ...]:
-        """Which flags at least one rank raises. The same on every rank; costs one small all-reduce."""
+        """Which flags at least one rank raises. The same on every rank, asked at the same step; one small all-reduce."""
         if self.size == 1:
             return flags
         raised = torch.tensor(flags, dtype=torch.uint8)
-        dist.all_reduce(raised, op=dist.ReduceOp.MAX, group=self.control)
+        dist.all_reduce(raised, op=dist.ReduceOp.MAX, group=self.step)
         return tuple(bool(flag) for flag in raised.tolist())
 
     def gather(self, mine: T) -> list[T]:
