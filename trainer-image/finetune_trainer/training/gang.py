@@ -62,7 +62,7 @@ class Gang:
         return self.local_rank == 0
 
     def any_of(self, *flags: bool) -> tuple[bool, ...]:
-        """Which flags at least one rank raises. The same on every rank, asked at the same step; one small all-reduce."""
+        """Which flags at least one rank raises: the same on every rank, asked at the same step; a small all-reduce."""
         if self.size == 1:
             return flags
         raised = torch.tensor(flags, dtype=torch.uint8)
