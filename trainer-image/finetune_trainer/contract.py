@@ -187,16 +187,25 @@ class ResumeSource(Contract):
     secret: str | None = None
 
 
+CHECKPOINT_SECONDS: Final = 900
+"""What a fault may cost where the job does not say how often to save."""
+
+
 class CheckpointPolicy(Contract):
     every_steps: int | None = None
     every_seconds: int | None = None
-    """With neither, at the end of every epoch."""
+    """With neither, at the end of every epoch, and every `CHECKPOINT_SECONDS` within one."""
     keep: int = Field(default=2, ge=1)
     uri: str | None = None
     """Where every checkpoint is copied to, in object storage."""
     secret: str | None = None
     resume_from: ResumeSource | None = None
     """Where to begin when the job has no checkpoint of its own. Only read."""
+
+    @property
+    def longest_seconds(self) -> int | None:
+        """Seconds after which a checkpoint is due; None where steps decide it."""
+        return self.every_seconds or (CHECKPOINT_SECONDS if self.every_steps is None else None)
 
 
 class OutputTarget(Contract):

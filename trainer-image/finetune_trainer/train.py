@@ -108,7 +108,7 @@ def _set_up(context: StageContext, gang: Gang, notify: Callable[[str], None], da
         adopt(config, paths, gang, store, notify)
         resume = store.newest()
     notify("loading the model")
-    stop = StopAndSave(gang, context.files.stop_file, config.checkpoints.every_seconds)
+    stop = StopAndSave(gang, context.files.stop_file, config.checkpoints.longest_seconds)
     base = resume[1].base_eval_loss if resume else None
     figures = ProgressCallback(context.reporter if gang.is_main_process else None, lambda: store.refs, base)
     trainer = trainer_of(choice.objective.trainer_class())(

@@ -196,7 +196,8 @@ class CheckpointsSpec(ApiModel):
         AfterValidator(EVERY.check),
         Field(json_schema_extra={"x-kubernetes-int-or-string": True, "x-kubernetes-validations": [EVERY.as_schema()]}),
     ] = None
-    """A number of steps (500) or a time (15m) between checkpoints. Default: the end of every epoch."""
+    """A number of steps (500) or a time (15m) between checkpoints. Default: the end of every
+    epoch, and every 15 minutes within one."""
     keep: int = Field(default=2, ge=1, le=100)
     """How many of the newest checkpoints to keep."""
     uri: WriteUri | None = None

@@ -95,10 +95,14 @@ def test_a_block_that_would_do_nothing_is_refused(method: str, block: str) -> No
 
 
 def test_numbers_written_as_yaml_text_are_numbers(job: Any, tmp_path: Path) -> None:
-    training = {"maxSequenceLength": 64, "trainerConfig": {"learning_rate": "1e-3"}}
+    training = {
+        "maxSequenceLength": 64,
+        "trainerConfig": {"learning_rate": "1e-3", "per_device_train_batch_size": "3"},
+    }
     choice, _ = chosen(**training)
     found = training_arguments(choice, job(training=training), tmp_path, evaluates=True, evaluates_base=False)
     assert found.learning_rate == pytest.approx(0.001)
+    assert (found.per_device_train_batch_size, found.per_device_eval_batch_size) == (3, 3)
     assert (found.max_length, found.use_cpu, found.bf16, found.fp16) == (64, True, False, False)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer.contract import Stage
+from finetune_trainer.contract import CheckpointPolicy, Stage
 from finetune_trainer.errors import Interrupted
 from finetune_trainer.pod.report import Reporter
 
@@ -43,6 +43,15 @@ def test_a_stop_file_ends_an_evaluation(tmp_path: Path) -> None:
 
     with pytest.raises(Interrupted):
         evaluate()
+
+
+@pytest.mark.parametrize(
+    ("policy", "seconds"), [({}, 900), ({"every_seconds": 60}, 60), ({"every_steps": 10}, None)], ids=str
+)
+def test_a_job_that_does_not_say_how_often_loses_a_quarter_of_an_hour_at_most(
+    policy: dict[str, int], seconds: int | None
+) -> None:
+    assert CheckpointPolicy(**policy).longest_seconds == seconds
 
 
 def test_time_saves_once_it_is_up(tmp_path: Path) -> None:

@@ -16,13 +16,14 @@ def training_arguments(
 ) -> Any:
     """The objective's arguments class, filled. Raises `InvalidConfig` for a block that it refuses."""
     cls = choice.objective.arguments_class()
-    topology = config.topology
+    topology, asked = config.topology, _asked(config, cls)
     return cls(
         **{
             "logging_steps": 1,
             **_precision(topology.device),
             **choice.strategy.trainer_arguments(topology),
-            **_asked(config, cls),
+            **_evaluating_alike(asked),
+            **asked,
             **choice.objective.arguments(config, output_dir),
             **_saving(config.checkpoints),
             "use_cpu": topology.device is Device.CPU,
@@ -51,6 +52,12 @@ def _asked(config: RunConfig, cls: Any) -> dict[str, Any]:
         if asked.get(one):
             asked.setdefault(other, False)
     return asked
+
+
+def _evaluating_alike(asked: dict[str, Any]) -> dict[str, Any]:
+    """Evaluation takes as many rows at once as training, unless the job says otherwise."""
+    rows = asked.get("per_device_train_batch_size")
+    return {} if rows is None else {"per_device_eval_batch_size": rows}
 
 
 def _saving(policy: CheckpointPolicy) -> dict[str, Any]:
