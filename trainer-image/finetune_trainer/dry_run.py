@@ -158,7 +158,7 @@ def _train(choice: Choice, config: RunConfig, small: Any, tokenizer: Any, scratc
             args=training_arguments(choice, rehearsal, scratch / "run", evaluates=False, evaluates_base=False),
             train_dataset=_rows(small.config.get_text_config().vocab_size),
             processing_class=tokenizer,
-            peft_config=choice.adaptation.peft_config(config.training),
+            peft_config=choice.adaptation.peft_config(config.training, model),
         )
     trainer.remove_callback(PrinterCallback)
     with _refusing(config.training, "trainerConfig"):

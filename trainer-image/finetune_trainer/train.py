@@ -111,6 +111,7 @@ def _set_up(context: StageContext, gang: Gang, notify: Callable[[str], None], da
     stop = StopAndSave(gang, context.files.stop_file, config.checkpoints.longest_seconds)
     base = resume[1].base_eval_loss if resume else None
     figures = ProgressCallback(context.reporter if gang.is_main_process else None, lambda: store.refs, base)
+    model = load_base_model(choice, config, paths)
     trainer = trainer_of(choice.objective.trainer_class())(
         gang=gang,
         store=store,
@@ -118,7 +119,7 @@ def _set_up(context: StageContext, gang: Gang, notify: Callable[[str], None], da
         choice=choice,
         facts=RunFacts(run, agrees_on(config, config.prepared) if config.prepared else None),
         resume=resume[1] if resume else None,
-        model=load_base_model(choice, config, paths),
+        model=model,
         args=training_arguments(
             choice,
             config,
@@ -129,7 +130,7 @@ def _set_up(context: StageContext, gang: Gang, notify: Callable[[str], None], da
         train_dataset=data.train,
         eval_dataset=data.eval or None,
         processing_class=load_tokenizer(config, paths),
-        peft_config=choice.adaptation.peft_config(config.training),
+        peft_config=choice.adaptation.peft_config(config.training, model),
         callbacks=[stop, figures],
     )
     trainer.remove_callback(PrinterCallback)

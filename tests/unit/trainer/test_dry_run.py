@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from transformers import AutoConfig, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
+from finetune_trainer.adaptations.lora import Lora
 from finetune_trainer.compatibility import Choice
-from finetune_trainer.contract import RunConfig
+from finetune_trainer.contract import RunConfig, TrainingConfig
 from finetune_trainer.dry_run import dry_run
 from finetune_trainer.errors import InvalidConfig
 from finetune_trainer.model import load_tokenizer
@@ -91,6 +92,19 @@ def test_rows_longer_than_the_learned_positions_are_refused(job: Job, paths: Pat
     tried(job(model={"uri": f"file://{folder}"}, training={"maxSequenceLength": 64}), paths)
     error = refusal(job(model={"uri": f"file://{folder}"}, training={"maxSequenceLength": 65}), paths)
     assert (error.field, error.advice) == ("spec.training.maxSequenceLength", "set it to 64 or less")
+
+
+def test_lora_leaves_the_towers_of_a_multimodal_model_alone() -> None:
+    import peft  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(narrowed(shrunk(AutoConfig.for_model("gemma3"))))
+        adapted = peft.get_peft_model(model, Lora().peft_config(TrainingConfig(), model))
+    trained = [name for name, weight in adapted.named_parameters() if weight.requires_grad]
+    assert any("language_model" in name for name in trained)
+    assert not [name for name in trained if "vision" in name or "multi_modal" in name]
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,11 @@ class Adaptation(Protocol):
         """Of the model card."""
         ...
 
-    def peft_config(self, training: TrainingConfig) -> Any | None:
-        """The configuration that the trainer wraps the model with; None to train it as it is. Raises InvalidConfig."""
+    def peft_config(self, training: TrainingConfig, model: Any = None) -> Any | None:
+        """The configuration that the trainer wraps the model with; None to train it as it is. Raises InvalidConfig.
+
+        Without the model, what depends on it is left open.
+        """
         ...
 
     def is_planned(self, model: Any) -> bool:

@@ -20,8 +20,8 @@ class Full:
     artifact = "model"
     tags = ()
 
-    def peft_config(self, training: TrainingConfig) -> None:
-        del training
+    def peft_config(self, training: TrainingConfig, model: Any = None) -> None:
+        del training, model
 
     def is_planned(self, model: Any) -> bool:
         return not hasattr(model, "peft_config")

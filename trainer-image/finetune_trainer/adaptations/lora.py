@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from finetune_trainer.blocks import build, checked, field_types
 from finetune_trainer.contract import TrainingConfig
 from finetune_trainer.errors import Internal
 
+_TOWERS: Final = r"(.*\.)?(vision|visual|image|audio|speech|multi_modal_projector)\w*(\..*)?"
+"""Names of the parts of a multimodal model that text does not pass through."""
 _OWNED: Final = ("task_type", "peft_type", "peft_version", "base_model_name_or_path", "inference_mode")
 
 
@@ -22,13 +25,18 @@ class Lora:
     artifact = "adapter"
     tags = ("lora",)
 
-    def peft_config(self, training: TrainingConfig) -> Any:
-        """The `peft.LoraConfig` of the job, on every linear layer unless it names others."""
+    def peft_config(self, training: TrainingConfig, model: Any = None) -> Any:
+        """The `peft.LoraConfig` of the job, on every linear layer of the text model unless it names others.
+
+        What a tower for images or sound learns from text is nothing: its parameters would get no gradient.
+        """
         import peft  # noqa: PLC0415 - heavy, and the operator reads this registry, too
 
         owned = dict.fromkeys(_OWNED, "spec.training.method")
         values = checked("peftConfig", training.peft_config, field_types(peft.LoraConfig), owned)
         values.setdefault("target_modules", "all-linear")
+        if values["target_modules"] == "all-linear" and model is not None and _has_towers(model):
+            values.setdefault("exclude_modules", _TOWERS)
         return build("peftConfig", lambda: peft.LoraConfig(task_type="CAUSAL_LM", **values))
 
     def is_planned(self, model: Any) -> bool:
@@ -42,6 +50,10 @@ class Lora:
         with model.disable_adapter():
             before = ask(model, "the base model")
         return before, ask(model, "the new model")
+
+
+def _has_towers(model: Any) -> bool:
+    return any(re.fullmatch(_TOWERS, name) for name, _ in model.named_modules())
 
 
 def _attached(base: Any, trained: Path) -> Any:
