@@ -70,6 +70,12 @@ def test_caches_move_to_scratch_when_the_home_cannot_be_written(tmp_path: Path) 
     assert int(env["OMP_NUM_THREADS"]) >= 1
 
 
+def test_gpu_memory_grows_in_segments_and_nccl_handles_errors_as_torch_does(tmp_path: Path) -> None:
+    env = worker_environment({"HOME": str(tmp_path)}, run_config(), tmp_path)
+    assert env["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
+    assert "TORCH_NCCL_ASYNC_ERROR_HANDLING" not in env
+
+
 def test_what_the_user_set_is_kept(tmp_path: Path) -> None:
     env = worker_environment({"HOME": str(tmp_path), "OMP_NUM_THREADS": "7"}, run_config(), tmp_path)
     assert env["OMP_NUM_THREADS"] == "7"
