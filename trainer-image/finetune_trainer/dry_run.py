@@ -148,6 +148,7 @@ def _train(choice: Choice, config: RunConfig, small: Any, tokenizer: Any, scratc
     from transformers import PrinterCallback  # noqa: PLC0415 - slow to import
 
     rehearsal, base = _rehearsal(config), ModelFiles(scratch / "base")
+    choice = Choice.of(rehearsal.training, rehearsal.topology)  # one process, of however many
     dtype = config.training.model_block.get("dtype")
     arguments = {"dtype": dtype} if dtype in _ON_CPU else {}
     with _refusing(config.training, "modelConfig", "quantizationConfig"):

@@ -76,6 +76,11 @@ def test_what_only_the_gpus_would_have_found_is_refused_with_its_field(
     assert words in error.message
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_gang_is_tried_by_one_process(job: Job, paths: Paths, device: str) -> None:
+    tried(job(topology={"device": device, "nodes": 2, "processesPerNode": 2}), paths)
+
+
 @pytest.mark.parametrize("optim", ["paged_adamw_8bit", "adamw_bnb_8bit"])
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_what_only_a_gpu_has_is_left_to_the_gpu(job: Job, paths: Paths, optim: str, precision: str) -> None:
