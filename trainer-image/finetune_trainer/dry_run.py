@@ -60,7 +60,8 @@ def dry_run(choice: Choice, config: RunConfig, paths: Paths, tokenizer: Any) -> 
         if small is None:
             return
         _check_sizes(config, small, tokenizer, model_config)
-        _train(choice, config, small, tokenizer, Path(scratch))
+        if _adapter_fits(choice, config, model_config, small):
+            _train(choice, config, small, tokenizer, Path(scratch))
 
 
 def _check_packages(training: TrainingConfig) -> None:
@@ -92,21 +93,61 @@ def _need(package: str, block: str, key: str, advice: str) -> None:
 def _save_small(choice: Choice, config: RunConfig, model_config: Any, folder: Path) -> Any | None:
     """A model of the job's kind with random weights, saved; None for an architecture that cannot be cut down."""
     import torch  # noqa: PLC0415 - slow to import
-    import transformers  # noqa: PLC0415
 
-    auto, trust = getattr(transformers, choice.objective.auto_class), config.model.trust_remote_code
-    small = shrunk(model_config)
     try:
-        with torch.device("meta"):
-            parameters = sum(weight.numel() for weight in auto.from_config(small, trust_remote_code=trust).parameters())
-        if is_large(parameters):
+        small = shrunk(model_config)
+        if is_large(_bare(choice, config, small).num_parameters()):
             small = narrowed(small)
-        model = auto.from_config(small, trust_remote_code=trust, dtype=torch.float32)
+        if is_large(_bare(choice, config, small).num_parameters()):
+            raise ValueError("its layers are large still")  # noqa: TRY301 - told like what the architecture refuses
+        model = _auto_class(choice).from_config(
+            small, trust_remote_code=config.model.trust_remote_code, dtype=torch.float32
+        )
     except Exception as error:  # noqa: BLE001 - any architecture may have a rule of its own about its sizes
         log.logger().warning("no dry run: a small copy of the model cannot be made", error=str(error))
         return None
     model.save_pretrained(folder)
     return model
+
+
+def _bare(choice: Choice, config: RunConfig, model_config: Any) -> Any:
+    """A model without storage."""
+    import torch  # noqa: PLC0415 - as above
+
+    with torch.device("meta"):
+        return _auto_class(choice).from_config(model_config, trust_remote_code=config.model.trust_remote_code)
+
+
+def _auto_class(choice: Choice) -> Any:
+    import transformers  # noqa: PLC0415 - as above
+
+    return getattr(transformers, choice.objective.auto_class)
+
+
+def _adapter_fits(choice: Choice, config: RunConfig, model_config: Any, small: Any) -> bool:
+    """Whether the small copy has the layers that the adapter names. Raises `InvalidConfig` when the model has not."""
+    try:
+        _adapt(choice, config, _bare(choice, config, model_config))
+    except _REFUSALS as error:
+        raise refused(config.training, error, "the adapter does not fit the model", "peftConfig") from error
+    try:
+        _adapt(choice, config, _bare(choice, config, small.config))
+    except _REFUSALS as error:
+        log.logger().warning("no dry run: the adapter names layers that a small copy has not", error=str(error))
+        return False
+    return True
+
+
+def _adapt(choice: Choice, config: RunConfig, bare: Any) -> None:
+    """Puts the adapter, if there is one, into a model without storage."""
+    import peft  # noqa: PLC0415 - as above
+
+    adapter = choice.adaptation.peft_config(config.training, bare)
+    if adapter is None:
+        return
+    if hasattr(adapter, "init_lora_weights"):
+        adapter.init_lora_weights = True  # other initialisations read the weights
+    peft.get_peft_model(bare, adapter)
 
 
 def _check_sizes(config: RunConfig, small: Any, tokenizer: Any, model_config: Any) -> None:

@@ -13,6 +13,13 @@ _DEPTHS: Final = (
 _LARGE: Final = 50_000_000
 """Weights from which a configuration of two layers is made narrower, too."""
 _WIDE: Final = 256
+_EXPERTS: Final = {
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
+    **dict.fromkeys(("num_experts_per_tok", "moe_topk", "num_experts_per_token"), 2),
+    **dict.fromkeys(("n_group", "topk_group"), 1),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), _WIDE),
+}
+"""What makes a layer of a mixture of experts large, and the most that the copy has of it."""
 _VOCABULARY: Final = 4096
 
 
@@ -49,11 +56,14 @@ def narrowed(small: Any) -> Any:
         if isinstance(getattr(part, "vocab_size", None), int):
             part.vocab_size = min(part.vocab_size, _VOCABULARY)
             part.pad_token_id = 0
+        for name, most in _EXPERTS.items():
+            if isinstance(getattr(part, name, None), int):
+                setattr(part, name, min(getattr(part, name), most))
     return narrow
 
 
 def is_large(parameters: int) -> bool:
-    """Whether a model of two layers would take seconds and gigabytes."""
+    """Whether to train a step of it would take seconds and gigabytes."""
     return parameters > _LARGE
 
 

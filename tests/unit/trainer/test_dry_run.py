@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoConfig, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import AutoConfig, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from finetune_trainer.adaptations.lora import Lora
 from finetune_trainer.compatibility import Choice
@@ -76,6 +76,29 @@ def test_what_only_the_gpus_would_have_found_is_refused_with_its_field(
     assert words in error.message
 
 
+@pytest.mark.parametrize(
+    "peft",
+    [
+        {"layers_to_transform": [7], "target_modules": ["q_proj"]},
+        {"target_modules": r".*\.layers\.(6|7)\.self_attn\.q_proj"},
+    ],
+    ids=str,
+)
+def test_an_adapter_on_layers_that_only_the_whole_model_has_is_let_pass(
+    job: Job, paths: Paths, tmp_path: Path, peft: dict[str, Any]
+) -> None:
+    folder, source = tmp_path / "deep", job()
+    tokenizer = AutoTokenizer.from_pretrained(source.model.uri.removeprefix("file://"))
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), num_hidden_layers=8, **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model = {"uri": f"file://{folder}"}
+    tried(job(model=model, training={"peftConfig": peft}), paths)
+    absent = {"layers_to_transform": [8], "target_modules": ["q_proj"]}
+    error = refusal(job(model=model, training={"peftConfig": absent}), paths)
+    assert error.field == "spec.training.peftConfig.layers_to_transform"
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_gang_is_tried_by_one_process(job: Job, paths: Paths, device: str) -> None:
     tried(job(topology={"device": device, "nodes": 2, "processesPerNode": 2}), paths)
@@ -122,6 +145,10 @@ def test_lora_leaves_the_towers_of_a_multimodal_model_alone() -> None:
             {"hidden_size": 4608, "num_attention_heads": 32, "num_key_value_heads": 16, "num_hidden_layers": 46},
         ),
         ("mixtral", {"num_hidden_layers": 32}),
+        ("qwen3_moe", {}),
+        ("deepseek_v3", {}),
+        ("falcon", {}),
+        ("bloom", {"hidden_size": 4096, "n_head": 32, "n_layer": 30}),
         ("opt", {"hidden_size": 2048, "num_attention_heads": 32, "num_hidden_layers": 24}),
         ("phi3", {}),
     ],
