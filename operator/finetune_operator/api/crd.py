@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from finetune_operator.api.base import GROUP, VERSION
 from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob, FineTuneTemplate, Resource
-from finetune_operator.api.rules import FIXED_ONCE_STARTED, NAME, SPEC_RULES, immutability
+from finetune_operator.api.rules import GPUS, NAME, immutability
 from finetune_operator.api.spec import JobSpec, TemplateSpec
 from finetune_operator.api.status import JobStatus
 
@@ -107,10 +107,10 @@ _TEMPLATE_COLUMNS: Final = [
 
 def _job_schema() -> Schema:
     spec, status = structural(JobSpec), structural(JobStatus)
-    spec["x-kubernetes-validations"] = [rule.as_schema() for rule in SPEC_RULES]
+    spec["x-kubernetes-validations"] = [GPUS.as_schema()]
     conditions = status["properties"]["conditions"]
     conditions.update({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]})
-    rules = [NAME.as_schema(), *map(immutability, FIXED_ONCE_STARTED)]
+    rules = [NAME.as_schema(), immutability()]
     return _root(FineTuneJob, {"spec": spec, "status": status}, rules)
 
 

@@ -10,16 +10,19 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validator
 
 from finetune_operator.api.base import ApiModel
 from finetune_operator.api.rules import (
     EVERY,
+    GPUS,
     HELD_OUT,
     JOB_NAME,
     LONGEST_NAME,
     LONGEST_OBJECT_NAME,
-    SPEC_RULES,
+    RESUME_FROM,
+    STORAGE_CLASS,
+    WORKSPACE,
     Rule,
     object_name_rule,
     uri_rules,
@@ -54,6 +57,12 @@ def _one_of(names: Iterable[str]) -> tuple[Any, ...]:
         return name
 
     return AfterValidator(check), Field(json_schema_extra={"enum": list(known)})
+
+
+def _keeping(*rules: Rule) -> ConfigDict:
+    """What an object that keeps these rules has as model_config."""
+    extra: dict[str, Any] = {"x-kubernetes-validations": [rule.as_schema() for rule in rules]}
+    return ConfigDict(json_schema_extra=extra)
 
 
 ModelUri = Annotated[str, *_text(LONGEST_URI, *uri_rules(READ_SCHEMES, "hf://meta-llama/Llama-3.1-8B-Instruct"))]
@@ -181,6 +190,8 @@ class OutputSpec(ApiModel):
 class ResumeFrom(ApiModel):
     """Where training begins: at a checkpoint that another job has made."""
 
+    model_config = _keeping(RESUME_FROM)
+
     job: JobName | None = None
     """A FineTuneJob of this namespace: training begins at its newest checkpoint that verifies."""
     uri: CheckpointUri | None = None
@@ -188,6 +199,11 @@ class ResumeFrom(ApiModel):
     s3://bucket/folder, pvc://claim/folder or file:///folder."""
     secret_ref: SecretRef | None = None
     """Credentials for the bucket that holds the checkpoints."""
+
+    @model_validator(mode="after")
+    def _keeps_the_rules(self) -> Self:
+        RESUME_FROM.check(self)
+        return self
 
 
 class CheckpointsSpec(ApiModel):
@@ -210,12 +226,20 @@ class CheckpointsSpec(ApiModel):
 
 
 class WorkspaceSpec(ApiModel):
+    model_config = _keeping(WORKSPACE, STORAGE_CLASS)
+
     claim: ClaimName | None = None
     """An existing PersistentVolumeClaim of the job's namespace; the job keeps to a folder of its own in it."""
     size: str | None = Field(default=None, pattern=QUANTITY, max_length=32)
     """Creates a PersistentVolumeClaim of this size, for example 50Gi."""
     storage_class_name: StorageClassName | None = None
     """Storage class of the claim to create; the cluster's default without it."""
+
+    @model_validator(mode="after")
+    def _keeps_the_rules(self) -> Self:
+        for rule in (WORKSPACE, STORAGE_CLASS):
+            rule.check(self)
+        return self
 
 
 class RunPolicy(ApiModel):
@@ -276,6 +300,5 @@ class JobSpec(ApiModel):
 
     @model_validator(mode="after")
     def _keeps_the_rules(self) -> Self:
-        for rule in SPEC_RULES:
-            rule.check(self)
+        GPUS.check(self)
         return self

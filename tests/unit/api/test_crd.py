@@ -94,6 +94,21 @@ def test_the_spec_is_fixed_once_the_job_has_started_but_for_the_run_policy_and_t
     assert free == {"runPolicy", "samples"}
 
 
+def test_who_changes_a_field_that_is_fixed_reads_its_name() -> None:
+    (words,) = [rule["messageExpression"] for rule in SCHEMA["x-kubernetes-validations"] if "messageExpression" in rule]
+    fields = SCHEMA["properties"]["spec"]["properties"]
+    assert {field for field in fields if f"'{field}'" in words} == set(fields) - {"runPolicy", "samples"}
+
+
+def test_a_status_write_has_the_api_server_look_at_little_of_the_spec() -> None:
+    """Every rule of root and spec is evaluated at each write, and each field that one names is a copy of a schema."""
+    spec = SCHEMA["properties"]["spec"]
+    rules = [rule["rule"] for rule in (*SCHEMA["x-kubernetes-validations"], *spec["x-kubernetes-validations"])]
+    fixed = next(rule for rule in rules if "oldSelf" in rule)
+    assert len(rules) == 3
+    assert "startTime) || self.spec == oldSelf.spec || (" in fixed
+
+
 def test_every_rule_says_in_words_what_to_do() -> None:
     for path, node in nodes(SCHEMA):
         for rule in node.get("x-kubernetes-validations", []):
