@@ -21,10 +21,11 @@ from benchmarks.load import (
     new_namespace,
     percentile,
 )
+from benchmarks.operator.floor import Pairs, floor
 from benchmarks.processes import cpu_seconds
 from benchmarks.table import machine, show
 
-BARE, OURS = "bare", "ours"
+BARE, OURS, FLOOR = "bare", "ours", "floor"
 BATCH = 50
 PAUSE = 0.4
 
@@ -43,6 +44,8 @@ class Timed:
     """To the first stage's pod."""
     train: list[float] = field(default_factory=list)
     """To the train stage's pod, the first stage having ended at once."""
+    copies: list[Body] = field(default_factory=list)
+    """The operator's own Jobs, as they were applied by hand."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Cost:
 
 async def starting(plane: ControlPlane, api: Api, rounds: int) -> None:
     """The section."""
-    for namespace in (BARE, OURS):
+    for namespace in (BARE, OURS, FLOOR):
         await new_namespace(api, namespace)
     with operator(plane) as process:
         timed = Timed()
@@ -67,7 +70,7 @@ async def starting(plane: ControlPlane, api: Api, rounds: int) -> None:
         for number in range(rounds):
             for kind, costs in to_pod.items():
                 costs.append(await _batch(plane, api, pid(process), f"{kind}-{number}"))
-    report(timed, to_pod)
+    report(timed, to_pod, await floor(api, FLOOR, timed.copies[0], rounds * 5, PAUSE))
 
 
 async def _one_of_each(plane: ControlPlane, api: Api, kubelet: Kubelet, number: int, timed: Timed) -> None:
@@ -84,6 +87,7 @@ async def _one_of_each(plane: ControlPlane, api: Api, kubelet: Kubelet, number: 
     asked = (entry for entry in plane.audited_since(mark) if _makes_job(entry.request))
     timed.made.append((next(asked).received - offset - began) * 1e3)
     copy = by_hand(await api.send("GET", f"{batch_jobs(OURS)}/{name}-prepare"), f"copy-{number}")
+    timed.copies.append(copy)
     began = time.monotonic()
     await api.send("POST", batch_jobs(BARE), copy)
     timed.copied.append((await kubelet.first(Pod(BARE, f"copy-{number}", "train", 0)) - began) * 1e3)
@@ -130,7 +134,7 @@ def _manifest(kind: str, name: str) -> Body:
     return batch_job(name) if kind == BARE else finetune_job(name, "lora")
 
 
-def report(timed: Timed, costs: dict[str, list[Cost]]) -> None:
+def report(timed: Timed, costs: dict[str, list[Cost]], floors: Pairs) -> None:
     bare = percentile(timed.bare, 0.5)
     rows = [
         [f"apply to {what}, p50", f"{percentile(ours, 0.5):.0f} ms", f"{bare:.0f} ms", _ratio(ours, timed.bare), goal]
@@ -141,6 +145,10 @@ def report(timed: Timed, costs: dict[str, list[Cost]]) -> None:
             ("train pod", timed.train, ""),
         )
     ]
+    ideal, beside = ([pair[place] for pair in floors] for place in (0, 1))
+    name = "apply to the pod of a bare watch that only posts that Job, p50"
+    shown = [f"{percentile(values, 0.5):.0f} ms" for values in (ideal, beside)]
+    rows.append([name, *shown, _ratio(ideal, beside), ""])
     peer = [cost.plane for cost in costs[BARE]]
     for what, kind, goal in (("to the first pod", OURS, "2.5"), ("to the train pod", "whole", "")):
         found = [cost.plane for cost in costs[kind]]

@@ -50,6 +50,8 @@ _SILENT_SECONDS: Final = 60.0
 _ANSWER_SECONDS: Final = 5.0
 _FLUSH_SECONDS: Final = 2.0
 _LOOK_AT_CRDS_SECONDS: Final = 300.0
+_REST_SECONDS: Final = 0.05
+"""For which a job that has just got its Job is left alone: its pod comes first, and what is told then is one write."""
 _GC_AT_START: Final = (50_000, 50, 100)
 """Python's own looks for garbage so often among 10,000 objects that it takes a quarter of the start."""
 _GC_THEN: Final = (2_000, 20, 100)
@@ -68,7 +70,7 @@ class Operator:
         self.settings = settings
         self.store = Store()
         self.metrics = Metrics(self.store.phases, settings.workers, settings.lease_name)
-        turns: Turns[JobKey] = Turns(lambda key: key.namespace, settings.workers)
+        turns: Turns[JobKey] = Turns(lambda key: key.namespace, settings.workers, self.store.is_new)
         self.queue: WorkQueue[JobKey] = WorkQueue(loop, self.metrics.queue, turns=turns)
         self.supervisor = Supervisor(time.monotonic, self.metrics.task_failed)
         self.inbox = Inbox(self.store, self.queue)
@@ -220,6 +222,7 @@ class Operator:
             applier=Applier(self.client, self.store, self.inbox, self.resolved),
             events=self.events,
             forget=self._forget,
+            rest=lambda key: self.queue.rest(key, _REST_SECONDS),
             settings=self.settings.plan,
             now=now,
         )

@@ -1,4 +1,8 @@
-"""One look at one job: observe, plan, create, write the status if it differs, remove; then the events."""
+"""One look at one job: observe, plan, create, write the status if it differs, remove; then the events.
+
+What starts pods comes before what tells of it: a look that has created a stage's Job leaves status and events to the
+next one, which comes a moment later, plans the same, and often has the pod to tell of, too.
+"""
 
 from __future__ import annotations
 
@@ -73,9 +77,13 @@ class Reconciler:
     events: EventSender
     forget: Callable[[JobKey], None]
     """Called for a job that is over or gone."""
+    rest: Callable[[JobKey], None]
+    """Called for a job whose Job was just created: what is to be told of that may wait for a moment."""
     settings: PlanSettings
     now: Callable[[], datetime]
     _failures: dict[JobKey, _Failures] = field(default_factory=dict)
+    _untold: dict[JobKey, set[str]] = field(default_factory=dict)
+    """Names of what was made since the last look that told."""
 
     async def reconcile(self, key: JobKey) -> float | None:
         """Returns the seconds after which to look again although nothing happened."""
@@ -129,6 +137,9 @@ class Reconciler:
             await self.applier.relabel(key, lost)
             log.warning("action_applied", action=f"give Job/{lost.name} its labels back")
         decided = await self._create(key, seen.observed, decided, now, log)
+        if self._is_told_later(key, decided):
+            self.rest(key)
+            return None
         if not self._is_told_already(key, job.status, decided.status):
             await self._write(key, job, decided.status, log)
         for removal in decided.after_status:
@@ -138,6 +149,15 @@ class Reconciler:
             await self._write(key, job, decided.status, log)
         self._tell(job, decided.events, now, log)
         return soonest(decided.requeue_after, seen.recheck_after)
+
+    def _is_told_later(self, key: JobKey, decided: Plan) -> bool:
+        """Once for each Job: one that somebody deletes again and again gets into the status."""
+        made = {action.manifest["metadata"]["name"] for action in decided.actions if isinstance(action, Create)}
+        if not decided.told_later or made <= self._untold.get(key, set()):
+            self._untold.pop(key, None)
+            return False
+        self._untold.setdefault(key, set()).update(made)
+        return True
 
     async def _create(self, key: JobKey, observed: Observed, decided: Plan, now: datetime, log: Log) -> Plan:
         """Does the plan's actions in order; the first that cannot be done makes it another plan."""
@@ -208,6 +228,7 @@ class Reconciler:
 
     def _forget(self, key: JobKey) -> None:
         self._failures.pop(key, None)
+        self._untold.pop(key, None)
         self.forget(key)
 
 

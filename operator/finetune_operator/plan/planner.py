@@ -80,6 +80,7 @@ def plan(observed: Observed, now: datetime, settings: PlanSettings) -> Plan:
         after_status=decision.after_status,
         events=_once(told, decision.reason),
         requeue_after=_requeue(context, decision, after),
+        told_later=decision.told_later,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from finetune_operator.runtime.kinds import JobKey, Kind
 from finetune_operator.runtime.queue import WorkQueue
 from finetune_operator.runtime.store import Record, Ref, Store
+from finetune_operator.runtime.turns import Lane
 
 
 class Inbox:
@@ -22,7 +23,12 @@ class Inbox:
 
     def seen(self, record: Record) -> None:
         """An object as it stands now."""
-        self._enqueue(self._store.put(record))
+        concerned = self._store.put(record)
+        if record.over and self._open:
+            for key in concerned:
+                self._queue.wake(key)
+        else:
+            self._enqueue(concerned)
 
     def is_newer(self, kind: Kind, ref: Ref, uid: str, version: int) -> bool:
         """Whether an object is known otherwise. Other threads may ask: a wrong answer only costs a second look."""
@@ -35,14 +41,14 @@ class Inbox:
     def open(self) -> None:
         """Begins to queue, first of all every job at which something may be to do."""
         self._open = True
-        self._enqueue(self._store.open_jobs())
+        self._enqueue(self._store.open_jobs(), Lane.ROUND)
 
     def close(self) -> None:
         """Stops queueing, and forgets what waits."""
         self._open = False
         self._queue.clear()
 
-    def _enqueue(self, keys: Iterable[JobKey]) -> None:
+    def _enqueue(self, keys: Iterable[JobKey], lane: Lane = Lane.USUAL) -> None:
         if self._open:
             for key in keys:
-                self._queue.add(key)
+                self._queue.add(key, lane)

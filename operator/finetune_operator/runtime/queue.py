@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
-from finetune_operator.runtime.turns import Turns
+from finetune_operator.runtime.turns import Lane, Turns
 
 K = TypeVar("K", bound=Hashable)
 
@@ -92,9 +92,10 @@ class WorkQueue(Generic[K]):
         self._backoff = backoff
         self._chance = chance
         self._ready: Turns[K] = Turns() if turns is None else turns
-        self._queued: dict[K, float] = {}
+        self._queued: dict[K, tuple[float, Lane]] = {}
         self._working: dict[K, float] = {}
         self._delayed: dict[K, float] = {}
+        self._resting: set[K] = set()
         self._heap: list[tuple[float, int, K]] = []
         self._sequence = 0
         self._failures: dict[K, int] = {}
@@ -104,11 +105,11 @@ class WorkQueue(Generic[K]):
     def __len__(self) -> int:
         return len(self._ready)
 
-    def add(self, key: K) -> None:
-        """Queues a key, unless it is queued already."""
-        if key in self._queued:
+    def add(self, key: K, lane: Lane = Lane.USUAL) -> None:
+        """Queues a key, unless it is queued already, or rests."""
+        if key in self._queued or key in self._resting:
             return
-        self._queued[key] = self._clock.time()
+        self._queued[key] = self._clock.time(), lane
         self._metrics.added()
         if key not in self._working:
             self._make_ready(key)
@@ -130,6 +131,17 @@ class WorkQueue(Generic[K]):
         if self._heap[0][2] == key:
             self._set_timer()
 
+    def rest(self, key: K, delay: float) -> None:
+        """Leaves a key that is worked on alone for some seconds, whatever is added meanwhile; then it is queued."""
+        self._queued.pop(key, None)
+        self._resting.add(key)
+        self.add_after(key, delay)
+
+    def wake(self, key: K) -> None:
+        """Queues a key at once, also one that rests."""
+        self._resting.discard(key)
+        self.add(key)
+
     def retry(self, key: K, at_least: float = 0.0) -> float:
         """Queues a key that failed, after its backoff or `at_least` so many seconds; returns the delay."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
@@ -146,6 +158,7 @@ class WorkQueue(Generic[K]):
         """A key is gone for good: it comes back only when it is added again."""
         self._failures.pop(key, None)
         self._delayed.pop(key, None)
+        self._resting.discard(key)
 
     def take(self) -> K | None:
         """The next key, which is then worked on until `done`; nothing when none is ready, or none may be taken."""
@@ -153,7 +166,7 @@ class WorkQueue(Generic[K]):
         if key is None:
             return None
         now = self._clock.time()
-        self._metrics.started(now - self._queued.pop(key))
+        self._metrics.started(now - self._queued.pop(key)[0])
         self._metrics.depth(len(self._ready))
         self._working[key] = now
         return key
@@ -184,12 +197,13 @@ class WorkQueue(Generic[K]):
         self._ready.clear()
         self._queued.clear()
         self._delayed.clear()
+        self._resting.clear()
         self._heap.clear()
         self._failures.clear()
         self._metrics.depth(0)
 
     def _make_ready(self, key: K) -> None:
-        self._ready.append(key)
+        self._ready.append(key, self._queued[key][1])
         self._metrics.depth(len(self._ready))
         self._wake_one()
 
@@ -219,5 +233,5 @@ class WorkQueue(Generic[K]):
             due, _, key = heapq.heappop(self._heap)
             if self._delayed.get(key) == due:
                 del self._delayed[key]
-                self.add(key)
+                self.wake(key)
         self._set_timer()

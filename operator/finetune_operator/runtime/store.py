@@ -54,10 +54,14 @@ class Record:
     """uid of the controller of a Job or pod."""
     live: bool = False
     """Whether a Job still runs pods or may: it is neither complete nor failed nor being deleted."""
+    over: bool = False
+    """Whether a pod has ended, which the next stage may wait for."""
     phase: str = ""
     """Phase of a FineTuneJob."""
     behind: bool = False
     """Whether the spec of a FineTuneJob was changed after its status was last written."""
+    is_new: bool = False
+    """Whether nobody has written a FineTuneJob's status yet."""
     template: str | None = None
     """Name of the template that a FineTuneJob waits to be started with."""
 
@@ -82,12 +86,14 @@ def record_of(kind: Kind, body: Body) -> Record:
         record = replace(
             record,
             phase=phase,
+            is_new=observed is None,
             behind=observed is not None and observed != metadata.get("generation"),
             template=None if phase in _ENDED or status.get("startTime") else body["spec"]["template"]["name"],
         )
     elif kind in _CHILDREN:
         live = kind is BATCH_JOBS and not ("deletionTimestamp" in metadata or _is_settled(status))
-        record = replace(record, owner=controller_of(body).get("uid", ""), live=live)
+        over = kind is PODS and status.get("phase") in _ENDED
+        record = replace(record, owner=controller_of(body).get("uid", ""), live=live, over=over)
     trimmed = trim_ended(body) if record.ended else kind.trim(body)
     raw = pydantic_core.to_json(trimmed)
     if len(raw) > LARGEST_JOB and kind is FINETUNE_JOBS:
@@ -196,6 +202,11 @@ class Store:
         """Whether nothing is to do at a job: it has ended with all of its Jobs, and its spec has not changed since."""
         job = self.job(key)
         return job is None or self._is_quiet(job)
+
+    def is_new(self, key: JobKey) -> bool:
+        """Whether a job has neither a status nor a Job yet."""
+        job = self.job(key)
+        return job is not None and job.is_new and job.uid not in self._owned
 
     def jobs_with_children(self) -> list[JobKey]:
         """Every job that has not ended and has Jobs."""

@@ -40,6 +40,7 @@ class Tried:
     events: Events
     now: datetime = NOW
     forgotten: list[JobKey] = field(default_factory=list)
+    rested: list[JobKey] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         world = self.world
@@ -50,12 +51,16 @@ class Tried:
             world.applier,
             self.events,
             self.forgotten.append,
+            self.rested.append,
             PlanSettings(),
             lambda: self.now,
         )
 
     async def once(self) -> float | None:
         return await self.reconciler.reconcile(BOT)
+
+    def wrote(self) -> list[tuple[str, str]]:
+        return [(one.method, one.path) for one in self.world.server.asked if one.method != "GET"]
 
     async def fails(self, error: type[Exception] = Exception, *, after: float = 0.0) -> None:
         self.now += timedelta(seconds=after)

@@ -87,15 +87,45 @@ async def test_a_job_without_its_template_is_told_so_once_and_then_left_alone(tr
     assert len(tried.world.server.asked) == before, "an unchanged job costs no request"
 
 
-async def test_what_a_job_needs_comes_before_it_and_the_status_after_it(starting: Tried) -> None:
+async def test_what_a_job_needs_comes_before_it_and_what_is_told_of_it_at_the_next_look(starting: Tried) -> None:
     await starting.once()
-    asked = [(one.method, one.path) for one in starting.world.server.asked if one.method != "GET"]
-    assert asked == [("POST", CLAIMS), ("POST", JOBS), ("POST", CONFIG_MAPS), ("PATCH", STATUS)]
+    needed = [("POST", CLAIMS), ("POST", JOBS), ("POST", CONFIG_MAPS)]
+    assert starting.wrote() == needed
+    assert (starting.rested, starting.events.posted) == ([BOT], [])
+    await starting.once()
+    assert starting.wrote() == [*needed, ("PATCH", STATUS)]
     assert starting.written()["phase"] == "Preparing"
     assert "Accepted" in [event.reason for event in starting.events.posted]
+    assert starting.rested == [BOT]
+
+
+async def test_an_operator_that_dies_before_it_tells_of_a_job_leaves_that_to_the_next_one(starting: Tried) -> None:
+    await starting.once()
+    successor = Tried(starting.world, Events(starting.world.client))
+    await successor.once()
+    assert successor.wrote()[3:] == [("PATCH", STATUS)]
+    assert successor.written()["phase"] == "Preparing"
+    assert "Accepted" in [event.reason for event in successor.events.posted]
+
+
+async def test_a_job_that_somebody_deletes_again_and_again_gets_into_the_status(starting: Tried) -> None:
+    await starting.once()
+    starting.world.inbox.gone(BATCH_JOBS, Ref("team", "bot-prepare"), "uid-bot-prepare")
+    starting.world.server.answer("POST", JOBS, child("Job", "bot-prepare"))
+    await starting.once()
+    assert starting.wrote().count(("POST", JOBS)) == 2
+    assert starting.wrote()[-1] == ("PATCH", STATUS)
+
+
+async def test_what_keeps_a_job_from_being_made_is_told_at_once(starting: Tried) -> None:
+    starting.world.server.answer("POST", JOBS, status(403, "Forbidden", "exceeded quota"))
+    await starting.once()
+    assert starting.written()["reason"] == "Rejected"
+    assert starting.rested == []
 
 
 async def test_no_event_is_sent_of_a_status_that_could_not_be_written(starting: Tried) -> None:
+    await starting.once()
     starting.world.server.answer("PATCH", STATUS, status(409, "Conflict", "modified"))
     starting.world.server.answer("GET", OWN, finetune_job(version=9))
     await starting.fails(StaleError)

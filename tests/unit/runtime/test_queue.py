@@ -143,3 +143,41 @@ def test_metrics_tell_of_depth_waiting_and_retries(
     assert registry.get_sample_value("workqueue_adds_total", label) == 2
     assert registry.get_sample_value("workqueue_retries_total", label) == 1
     assert registry.get_sample_value("workqueue_queue_duration_seconds_sum", label) == 3
+
+
+def test_a_key_that_rests_is_left_alone_whatever_is_added_until_its_time_is_over(
+    queue: WorkQueue[str], time: FakeTime
+) -> None:
+    queue.add("a")
+    queue.take()
+    queue.add("a")
+    queue.rest("a", 5)
+    queue.done("a")
+    queue.add("a")
+    assert queue.take() is None
+    time.advance(5.1)
+    assert queue.take() == "a"
+    queue.done("a")
+    queue.add("a")
+    assert queue.take() == "a"
+
+
+def test_a_key_that_rests_is_woken_by_what_cannot_wait(queue: WorkQueue[str]) -> None:
+    queue.add("a")
+    queue.take()
+    queue.rest("a", 5)
+    queue.done("a")
+    queue.wake("a")
+    assert queue.take() == "a"
+
+
+@pytest.mark.parametrize("ended", ["drop", "clear"])
+def test_a_key_that_is_gone_rests_no_more(queue: WorkQueue[str], ended: str) -> None:
+    queue.add("a")
+    queue.take()
+    queue.rest("a", 5)
+    queue.done("a")
+    queue.drop("a") if ended == "drop" else queue.clear()
+    assert queue.take() is None
+    queue.add("a")
+    assert queue.take() == "a"

@@ -284,3 +284,14 @@ def test_large_annotations_go_before_the_spec_does() -> None:
     kept = pydantic_core.from_json(record_of(FINETUNE_JOBS, body).raw)
     assert kept["spec"]["gpus"] == 1
     assert "annotations" not in kept["metadata"]
+
+
+def test_a_job_is_new_until_it_has_a_status_or_a_job(store: Store) -> None:
+    assert not store.is_new(BOT)
+    put(store, FINETUNE_JOBS, finetune_job())
+    assert store.is_new(BOT)
+    put(store, FINETUNE_JOBS, finetune_job(version=2, phase="Pending", observedGeneration=1))
+    assert not store.is_new(BOT)
+    put(store, FINETUNE_JOBS, finetune_job(version=3))
+    put(store, BATCH_JOBS, child("Job", "bot-train"))
+    assert not store.is_new(BOT)

@@ -13,7 +13,7 @@ from tests.unit.runtime.fake_time import FakeTime
 from finetune_operator.runtime.kinds import JobKey
 from finetune_operator.runtime.metrics import Metrics, QueueGauges
 from finetune_operator.runtime.queue import Backoff, NoMetrics, WorkQueue
-from finetune_operator.runtime.turns import Turns
+from finetune_operator.runtime.turns import Lane, Turns
 from finetune_operator.runtime.workers import TransientError, Workers
 
 
@@ -38,6 +38,26 @@ def test_tenants_take_turns_however_much_one_of_them_has_waiting() -> None:
         waiting.append(key)
     taken = [waiting.take() for _ in range(6)]
     assert [key.namespace for key in taken if key] == ["noisy", "team", "other", "noisy", "team", "noisy"]
+
+
+def test_what_is_new_passes_what_was_there_and_that_the_round_at_the_start() -> None:
+    waiting: Turns[str] = Turns(is_new=lambda key: key.startswith("new"))
+    for number in range(3):
+        waiting.append(f"round-{number}", Lane.ROUND)
+    waiting.append("usual")
+    waiting.append("new")
+    assert [waiting.take() for _ in range(5)] == ["new", "usual", "round-0", "round-1", "round-2"]
+
+
+def test_a_flood_of_new_keys_lets_one_in_eight_of_the_others_through() -> None:
+    waiting: Turns[str] = Turns(is_new=lambda key: key.startswith("new"))
+    waiting.append("usual")
+    waiting.append("round", Lane.ROUND)
+    for number in range(20):
+        waiting.append(f"new-{number}")
+    taken = [waiting.take() for _ in range(16)]
+    assert (taken[7], taken[15]) == ("round", "usual")
+    assert len(waiting) == 6
 
 
 @pytest.mark.parametrize(("workers", "most"), [(1, 1), (2, 1), (4, 3), (16, 12), (64, 48)])

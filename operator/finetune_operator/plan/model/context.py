@@ -99,6 +99,8 @@ class Decision:
     requeue_after: float | None = None
     """Seconds after which it could be another decision although nothing happens: each policy knows its own."""
     health: Health = Health.STEADY
+    told_later: bool = False
+    """Whether the next look, which finds what this one creates, shows and tells the same."""
 
 
 Policy = Callable[[PolicyContext], Decision | None]

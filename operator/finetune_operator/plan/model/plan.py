@@ -86,6 +86,8 @@ class Plan:
     events: tuple[JobEvent, ...] = ()
     requeue_after: float | None = None
     """Seconds after which to look again although nothing happened (deadlines, back-off, things that are missing)."""
+    told_later: bool = False
+    """Whether status and events may wait: the next look finds what the actions have made, and plans the same ones."""
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,14 @@ def launch(context: PolicyContext) -> Decision | None:
     if begun is not None and begun.number > 1:
         message = f"attempt {begun.number} starts from {beginning(context)}"
     started = () if begun is None else (begun,)
-    return Decision(phase, reason, message, tuple(Create(manifest) for manifest in manifests), attempts=started)
+    return Decision(
+        phase,
+        reason,
+        message,
+        tuple(Create(manifest) for manifest in manifests),
+        attempts=started,
+        told_later=begun is None or begun.number == 1,  # where a later attempt begins is told by nobody else
+    )
 
 
 def _lost(context: PolicyContext, last: Attempt) -> Decision:
