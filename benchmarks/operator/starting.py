@@ -147,8 +147,8 @@ def report(timed: Timed, costs: dict[str, list[Cost]], floors: Pairs) -> None:
     ]
     ideal, beside = ([pair[place] for pair in floors] for place in (0, 1))
     name = "apply to the pod of a bare watch that only posts that Job, p50"
-    shown = [f"{percentile(values, 0.5):.0f} ms" for values in (ideal, beside)]
-    rows.append([name, *shown, _ratio(ideal, beside), ""])
+    medians = [f"{percentile(values, 0.5):.0f} ms" for values in (ideal, beside)]
+    rows.append([name, *medians, _ratio(ideal, beside), ""])
     peer = [cost.plane for cost in costs[BARE]]
     for what, kind, goal in (("to the first pod", OURS, "2.5"), ("to the train pod", "whole", "")):
         found = [cost.plane for cost in costs[kind]]

@@ -1,5 +1,8 @@
 """Kopf, and nothing but Kopf: it watches, and every event only updates the store and queues a key.
 
+An event is taken in by the filter of its handler, which then never runs: what Kopf does around a handler's call takes
+more time than everything that is ours.
+
 It runs in a thread with an event loop of its own, since it cancels whatever is started in its loop after
 it. It writes nothing: handlers of raw events need no annotations and no finalizers, and its storages,
 event posting and peering are off.
@@ -59,6 +62,9 @@ class _NoDiffBase(kopf.DiffBaseStorage):
         return None
 
     def store(self, **_: Any) -> None: ...
+
+
+async def _never_called(**_: Any) -> None: ...
 
 
 @dataclass
@@ -135,8 +141,8 @@ class Watcher:
                 kind.plural,
                 id=kind.plural,
                 registry=registry,
-                when=self.news_filter(kind),
-            )(self.handler(kind))
+                when=self.receiver(kind),
+            )(_never_called)
         return registry
 
     async def _login(self, **_: Any) -> kopf.ConnectionInfo:
@@ -153,26 +159,22 @@ class Watcher:
             token=found.token,
         )
 
-    def news_filter(self, kind: Kind) -> Callable[..., bool]:
-        """Passes over what the resync at start has brought already: most of Kopf's own first list."""
+    def receiver(self, kind: Kind) -> Callable[..., bool]:
+        """Takes an event in unless it is no news, as most of Kopf's own first list is, and never has a handler called.
 
-        def is_newer(event: Any, **_: Any) -> bool:
+        It raises nothing: Kopf would end this object's events, or all of them, and never try again, which the resync
+        must.
+        """
+
+        def receive(event: Any, **_: Any) -> bool:
             try:
-                return self._is_newer(kind, event["type"], event["object"])
-            except Exception as error:  # noqa: BLE001 - Kopf would end this object's events, or all of them
+                if self._is_newer(kind, event["type"], event["object"]):
+                    self._receive(kind, event["type"], event["object"])
+            except Exception as error:  # noqa: BLE001 - as above
                 self._lose(kind, error)
-                return False
+            return False
 
-        return is_newer
-
-    def handler(self, kind: Kind) -> Callable[..., Awaitable[None]]:
-        async def on_event(event: Any, **_: Any) -> None:
-            try:
-                self._receive(kind, event["type"], event["object"])
-            except Exception as error:  # noqa: BLE001 - Kopf logs it and never tries again: the resync must
-                self._lose(kind, error)
-
-        return on_event
+        return receive
 
     def _is_newer(self, kind: Kind, change: str | None, body: Body) -> bool:
         self.count(kind.plural, (change or "listed").lower())

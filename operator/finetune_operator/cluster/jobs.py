@@ -44,11 +44,19 @@ def stage_job(job: Json, pods: tuple[PodState, ...]) -> StageJob:
 def lacks_pod(job: Json, pods: tuple[PodState, ...]) -> int | None:
     """The first rank without a pod in a Job that should have one for each: only the Job's events can say why.
 
-    None where pods have ended: the Job controller waits before it makes the next, and that is no problem.
+    None where pods have ended: the Job controller waits before it makes the next, and that is no problem. None where
+    it counts as many as it should: then they are on their way here.
     """
     status, spec = job.get("status", {}), job.get("spec", {})
+    if (status.get("active") or 0) >= (spec.get("completions") or 1):
+        return None
     settled = any(condition(status, done) for done in _SETTLED)
     if settled or spec.get("suspend") or "deletionTimestamp" in job["metadata"] or any(pod.ended for pod in pods):
         return None
     there = {pod.index for pod in pods}
     return next((index for index in range(spec.get("completions") or 1) if index not in there), None)
+
+
+def is_taken_up(job: Json) -> bool:
+    """Whether the Job controller has come to it: until then nobody has said anything about it."""
+    return any(field in job.get("status", {}) for field in ("active", "ready", "terminating"))

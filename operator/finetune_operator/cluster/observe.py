@@ -11,7 +11,7 @@ from finetune_operator.api.resources import ClusterFineTuneTemplate, FineTuneJob
 from finetune_operator.api.spec import TemplateKind
 from finetune_operator.cluster.children import Children, FoundJob, Relabel
 from finetune_operator.cluster.client import Client, NotFoundError
-from finetune_operator.cluster.jobs import lacks_pod, stage_job
+from finetune_operator.cluster.jobs import is_taken_up, lacks_pod, stage_job
 from finetune_operator.cluster.latest_warning import REMEMBERED_SECONDS, LatestWarnings
 from finetune_operator.cluster.pods import is_held_up, pod_state
 from finetune_operator.cluster.presence import presence
@@ -27,6 +27,9 @@ from finetune_trainer.contract import Progress, Stage
 
 _PATIENCE: Final = timedelta(seconds=3)
 """How long a Job may have no pod, or a pod no container, before its events are asked."""
+_PATIENCE_IN_LINE: Final = timedelta(seconds=30)
+"""The same for a Job that the Job controller has not come to: it has a thousand others to see to, and each question
+has the API server look through all events of a namespace."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +136,10 @@ class Observer:
         waiting = ([body] if missing is not None else []) + held_up
         if not waiting:
             return _SeenStage(read)
-        overdue = [one["metadata"]["uid"] for one in waiting if _is_overdue(one, now)]
+        patience = _PATIENCE if is_taken_up(body) or held_up else _PATIENCE_IN_LINE
+        overdue = [one["metadata"]["uid"] for one in waiting if _is_overdue(one, now, patience)]
         if not overdue:
-            return _SeenStage(read, _PATIENCE.total_seconds())
+            return _SeenStage(read, patience.total_seconds())
         warned = await self.warnings.about_one_of(key, read.uid, overdue)
         if warned.words is None:
             return _SeenStage(read, REMEMBERED_SECONDS)
@@ -178,5 +182,5 @@ def _seems_to_have_lost_pods(job: FineTuneJob, stage: Stage, found: StageJob) ->
     return len(present) < found.completions and not (found.failed or found.deleting)
 
 
-def _is_overdue(child: Json, now: datetime) -> bool:
-    return now - datetime.fromisoformat(child["metadata"]["creationTimestamp"]) >= _PATIENCE
+def _is_overdue(child: Json, now: datetime, patience: timedelta) -> bool:
+    return now - datetime.fromisoformat(child["metadata"]["creationTimestamp"]) >= patience

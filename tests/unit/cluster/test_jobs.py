@@ -103,6 +103,8 @@ LACKS: list[tuple[Json, tuple[PodState, ...], int | None]] = [
     (GANG, (rank(0, "Failed"),), None),
     (train_job(), (rank(0),), None),
     (train_job(spec={"suspend": True}), (), None),
+    (train_job(spec={"completions": 2}, status={"active": 1}), (), 0),
+    (train_job(spec={"completions": 2}, status={"active": 2}), (), None),
     (train_job(status={"conditions": [condition("Complete")]}), (), None),
     (train_job(status={"conditions": [condition("Failed")]}), (), None),
     (train_job(status={"conditions": [condition("FailureTarget")]}), (), None),

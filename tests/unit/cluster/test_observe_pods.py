@@ -122,12 +122,22 @@ async def test_why_a_gang_lacks_a_rank_is_told(started: World) -> None:
     assert (found.not_created, [pod.index for pod in found.pods]) == ("FailedCreate: quota", [0])
 
 
-async def test_a_job_that_was_just_made_is_given_time_for_its_pods(started: World) -> None:
-    started.knows(BATCH_JOBS, child("Job", "bot-train"))
-    seen = await started.observer.observe(BOT, job(**STARTED), CREATED + timedelta(seconds=1))
+@pytest.mark.parametrize(("status", "after", "patience"), [({"ready": 0}, 1, 3), ({}, 20, 30)])
+async def test_a_job_that_was_just_made_or_still_waits_in_line_is_given_time_for_its_pods(
+    started: World, status: dict[str, int], after: float, patience: float
+) -> None:
+    started.knows(BATCH_JOBS, child("Job", "bot-train", status=status))
+    seen = await started.observer.observe(BOT, job(**STARTED), CREATED + timedelta(seconds=after))
     assert seen.observed.stages[Stage.TRAIN].pods == ()
-    assert seen.recheck_after == 3
+    assert seen.recheck_after == patience
     assert started.asked == []
+
+
+async def test_a_job_that_was_taken_up_and_has_no_pod_is_asked_about_after_three_seconds(started: World) -> None:
+    started.knows(BATCH_JOBS, child("Job", "bot-train", status={"ready": 0}))
+    started.server.answer("GET", EVENTS, {"items": [{"reason": "FailedCreate", "message": "quota"}]})
+    seen = await started.observer.observe(BOT, job(**STARTED), CREATED + timedelta(seconds=3))
+    assert seen.observed.stages[Stage.TRAIN].not_created == "FailedCreate: quota"
 
 
 async def test_a_pod_that_waits_for_a_volume_says_so_from_its_events(started: World) -> None:

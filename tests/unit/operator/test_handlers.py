@@ -44,9 +44,8 @@ class Watched:
         )
 
     async def event(self, kind: Any, change: str | None, body: dict[str, Any]) -> None:
-        handler, is_newer = self.watcher.handler(kind), self.watcher.news_filter(kind)
-        if is_newer(event={"type": change, "object": body}):
-            await handler(event={"type": change, "object": body})
+        is_handled = self.watcher.receiver(kind)(event={"type": change, "object": body})
+        assert not is_handled, "a handler's call costs more than the event"
         await asyncio.sleep(0)
 
     async def _credentials(self) -> Credentials:

@@ -126,7 +126,7 @@ def deep_merge(base: Mapping[str, JsonValue], patch: Mapping[str, JsonValue]) ->
 
 def merge_pod_templates(base: Mapping[str, JsonValue], patch: Mapping[str, JsonValue]) -> Block:
     """`base` with the partial PodTemplateSpec `patch` over it. Raises `MergeError`."""
-    return _without_nulls(_mapping(base, patch, ""))
+    return _without_nulls(_mapping(base, patch, "") if patch else base)
 
 
 def compose_pod_templates(*layers: Mapping[str, JsonValue] | None) -> Block:
