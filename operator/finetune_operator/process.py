@@ -50,8 +50,8 @@ _SILENT_SECONDS: Final = 60.0
 _ANSWER_SECONDS: Final = 5.0
 _FLUSH_SECONDS: Final = 2.0
 _LOOK_AT_CRDS_SECONDS: Final = 300.0
-_REST_SECONDS: Final = 0.05
-"""For which a job that has just got its Job is left alone: its pod comes first, and what is told then is one write."""
+_REST_SECONDS: Final = 2.0
+"""For which a job that has just got its Job is left alone at most: its pods come first, then what is told of them."""
 _GC_AT_START: Final = (50_000, 50, 100)
 """Python's own looks for garbage so often among 10,000 objects that it takes a quarter of the start."""
 _GC_THEN: Final = (2_000, 20, 100)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
-from finetune_operator.runtime.kinds import JobKey, Kind
+from finetune_operator.runtime.kinds import PODS, JobKey, Kind
 from finetune_operator.runtime.queue import WorkQueue
 from finetune_operator.runtime.store import Record, Ref, Store
 from finetune_operator.runtime.turns import Lane
+
+_SETTLE_SECONDS: Final = 0.05
+"""What follows a pod's creation within this time is told together with it."""
 
 
 class Inbox:
@@ -24,9 +28,9 @@ class Inbox:
     def seen(self, record: Record) -> None:
         """An object as it stands now."""
         concerned = self._store.put(record)
-        if record.over and self._open:
+        if record.kind is PODS and self._open:
             for key in concerned:
-                self._queue.wake(key)
+                self._queue.wake(key, 0.0 if record.over else _SETTLE_SECONDS)
         else:
             self._enqueue(concerned)
 

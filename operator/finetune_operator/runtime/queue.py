@@ -132,15 +132,18 @@ class WorkQueue(Generic[K]):
             self._set_timer()
 
     def rest(self, key: K, delay: float) -> None:
-        """Leaves a key that is worked on alone for some seconds, whatever is added meanwhile; then it is queued."""
+        """Leaves a key that is worked on alone for some seconds, whatever is added meanwhile, unless it is woken."""
         self._queued.pop(key, None)
         self._resting.add(key)
         self.add_after(key, delay)
 
-    def wake(self, key: K) -> None:
-        """Queues a key at once, also one that rests."""
-        self._resting.discard(key)
-        self.add(key)
+    def wake(self, key: K, delay: float) -> None:
+        """Queues a key, one that rests no later than after some seconds."""
+        if key in self._resting and delay > 0:
+            self.add_after(key, delay)
+        else:
+            self._resting.discard(key)
+            self.add(key)
 
     def retry(self, key: K, at_least: float = 0.0) -> float:
         """Queues a key that failed, after its backoff or `at_least` so many seconds; returns the delay."""
@@ -233,5 +236,5 @@ class WorkQueue(Generic[K]):
             due, _, key = heapq.heappop(self._heap)
             if self._delayed.get(key) == due:
                 del self._delayed[key]
-                self.wake(key)
+                self.wake(key, 0)
         self._set_timer()

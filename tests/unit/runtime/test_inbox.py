@@ -24,9 +24,14 @@ def store() -> Store:
 
 
 @pytest.fixture
-def queue(store: Store) -> WorkQueue[JobKey]:
+def time() -> FakeTime:
+    return FakeTime()
+
+
+@pytest.fixture
+def queue(store: Store, time: FakeTime) -> WorkQueue[JobKey]:
     turns: Turns[JobKey] = Turns(lambda key: key.namespace, is_new=store.is_new)
-    return WorkQueue(FakeTime(), NoMetrics(), turns=turns)
+    return WorkQueue(time, NoMetrics(), turns=turns)
 
 
 @pytest.fixture
@@ -35,8 +40,8 @@ def inbox(store: Store, queue: WorkQueue[JobKey]) -> Inbox:
 
 
 @pytest.mark.parametrize(("phase", "found"), [("Running", None), ("Succeeded", BOT), ("Failed", BOT)])
-def test_a_job_that_rests_is_woken_by_a_pod_that_has_ended(
-    inbox: Inbox, queue: WorkQueue[JobKey], phase: str, found: JobKey | None
+def test_a_job_that_rests_is_woken_soon_by_its_pod_and_at_once_by_one_that_has_ended(
+    inbox: Inbox, queue: WorkQueue[JobKey], time: FakeTime, phase: str, found: JobKey | None
 ) -> None:
     inbox.open()
     inbox.seen(record_of(FINETUNE_JOBS, finetune_job()))
@@ -46,6 +51,8 @@ def test_a_job_that_rests_is_woken_by_a_pod_that_has_ended(
     inbox.seen(record_of(BATCH_JOBS, child("Job", "bot-train")))
     inbox.seen(record_of(PODS, child("Pod", "bot-train-0", status={"phase": phase})))
     assert queue.take() == found
+    time.advance(0.1)
+    assert (found or queue.take()) == BOT
 
 
 def test_a_pod_that_has_ended_wakes_nothing_in_a_process_that_does_not_lead(

@@ -162,12 +162,26 @@ def test_a_key_that_rests_is_left_alone_whatever_is_added_until_its_time_is_over
     assert queue.take() == "a"
 
 
-def test_a_key_that_rests_is_woken_by_what_cannot_wait(queue: WorkQueue[str]) -> None:
+def test_a_key_that_rests_is_woken_by_what_cannot_wait(queue: WorkQueue[str], time: FakeTime) -> None:
     queue.add("a")
     queue.take()
     queue.rest("a", 5)
     queue.done("a")
-    queue.wake("a")
+    queue.wake("a", 1)
+    assert queue.take() is None
+    time.advance(1.1)
+    assert queue.take() == "a"
+    queue.done("a")
+    queue.wake("a", 1)
+    assert queue.take() == "a", "a key that does not rest is not put off"
+
+
+def test_a_key_that_rests_is_woken_at_once_by_what_cannot_wait_at_all(queue: WorkQueue[str]) -> None:
+    queue.add("a")
+    queue.take()
+    queue.rest("a", 5)
+    queue.done("a")
+    queue.wake("a", 0)
     assert queue.take() == "a"
 
 
