@@ -37,6 +37,8 @@ class Delays:
     """Milliseconds, one for each time."""
 
     bare: list[float] = field(default_factory=list)
+    applied: list[float] = field(default_factory=list)
+    """From sending a job to the API server's answer: what of the next one is not the operator's."""
     made: list[float] = field(default_factory=list)
     """From applying a job to the operator's request for its Job."""
     first: list[float] = field(default_factory=list)
@@ -81,6 +83,7 @@ async def _timed(plane: ControlPlane, api: Api, kubelet: Kubelet, label: str) ->
         delays.bare.append(await _until_pod(kubelet, Pod(QUIET, name, "train", 0), began))
         mark, offset, began = plane.requests_so_far(), time.time() - time.monotonic(), time.monotonic()
         await api.send("POST", finetune_jobs(QUIET), finetune_job(name, "lora"))
+        delays.applied.append((time.monotonic() - began) * 1e3)
         delays.first.append(await _until_pod(kubelet, Pod(QUIET, name, "prepare", 0), began))
         asked = (entry.received for entry in plane.audited_since(mark) if _makes_quiet_job(entry))
         delays.made.append((next(asked, time.time()) - offset - began) * 1e3)
@@ -103,6 +106,7 @@ def _makes_quiet_job(entry: Audited) -> bool:
 def report(count: int, rate: float, quiet: Delays, noisy: Delays) -> None:
     rows = []
     for what, before, after, target in (
+        ("job, apply to the API server's answer", quiet.applied, noisy.applied, ""),
         ("job, apply to our Job", quiet.made, noisy.made, "2"),
         ("job, apply to first pod", quiet.first, noisy.first, "2"),
         ("bare Job, apply to pod", quiet.bare, noisy.bare, ""),
