@@ -48,8 +48,8 @@ By base weights, adaptation and objective; on one process (strategy `single`) an
 `spec.training.method` names base weights and adaptation together: {methods}.
 `quantizationConfig.load_in_8bit: true` takes `int8` instead of `nf4`.
 
-| base weights | adaptation | {objectives} |
-| --- | --- | {rules} |"""
+| base weights | bytes a weight | adaptation | {objectives} |
+| --- | --- | --- | {rules} |"""
 
 
 def _combinations() -> Iterator[str]:
@@ -63,7 +63,8 @@ def _combinations() -> Iterator[str]:
             {choice.refused or "works" for choice in found if choice.objective.name == objective}
             for objective in OBJECTIVES
         )
-        yield f"| {base} | {adaptation} | {' | '.join('; '.join(sorted(verdict)) for verdict in verdicts)} |"
+        told = " | ".join("; ".join(sorted(verdict)) for verdict in verdicts)
+        yield f"| {base} | {BASES[base].bytes_per_weight:g} | {adaptation} | {told} |"
     yield ""
 
 

@@ -113,25 +113,26 @@ def _library(config: RunConfig) -> str:
 
 
 def _usage(config: RunConfig, base: str) -> str:
+    auto = Choice.of(config.training, config.topology).objective.auto_class
     if kind_of(config) == "model":
         return (
-            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            'model = AutoModelForCausalLM.from_pretrained("this/folder")\n'
+            f"from transformers import {auto}, AutoTokenizer\n\n"
+            f'model = {auto}.from_pretrained("this/folder")\n'
             'tokenizer = AutoTokenizer.from_pretrained("this/folder")\n'
         )
     return (
         "from peft import PeftModel\n"
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f"{_load_base(config, base)}\n"
+        f"from transformers import {auto}, AutoTokenizer\n\n"
+        f"{_load_base(config, auto, base)}\n"
         'model = PeftModel.from_pretrained(base, "this/folder")\n'
         'tokenizer = AutoTokenizer.from_pretrained("this/folder")\n'
     )
 
 
-def _load_base(config: RunConfig, base: str) -> str:
+def _load_base(config: RunConfig, auto: str, base: str) -> str:
     if config.model.uri.startswith("hf://"):
-        return f'base = AutoModelForCausalLM.from_pretrained("{base}")'
-    return f'base = AutoModelForCausalLM.from_pretrained("its/folder")  # {base}'
+        return f'base = {auto}.from_pretrained("{base}")'
+    return f'base = {auto}.from_pretrained("its/folder")  # {base}'
 
 
 def _name_base(file: Path, config: RunConfig) -> None:

@@ -45,7 +45,7 @@ class Choice:
             STRATEGIES["single" if topology.world_size == 1 else "ddp"],
         )
         if refused := choice.refused:
-            raise InvalidConfig(refused, field="spec.training.method", advice="set method to lora, qlora or full")
+            raise InvalidConfig(refused, field="spec.training.method", advice=f"use one of {', '.join(METHODS)}")
         _refuse_unused(choice, training)
         return choice
 
@@ -79,7 +79,7 @@ def _named(field: str, name: str, known: Mapping[str, T]) -> T:
 
 def _eight_bits(base: str, training: TrainingConfig) -> str:
     """`load_in_8bit`, where a quantised base is asked for, means the 8-bit one."""
-    asks = BASES[base].quantised and training.quantization_config.get("load_in_8bit")
+    asks = BASES[base].quantised and training.quantization_config.get("load_in_8bit") in (True, "true")
     return "int8" if asks else base
 
 

@@ -1,6 +1,6 @@
 """What the operator and the trainer say to each other, and nothing else.
 
-The operator hands a stage a `RunConfig` (JSON in a ConfigMap), reads `Progress` from rank 0 while it
+The operator hands a stage a `RunConfig` (JSON in an annotation of its pods), reads `Progress` from rank 0 while it
 runs (HTTP, port `PROGRESS_PORT`) and a `Result` when it ends (the pod's termination message).
 This module imports pydantic, the standard library and `exit_codes` only: it is the one module of the trainer that
 the operator may import.

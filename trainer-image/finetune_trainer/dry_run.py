@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from finetune_trainer import log
+from finetune_trainer import log, machine_bound
+from finetune_trainer.adaptations.lora import is_of_tower
 from finetune_trainer.blocks import refused
 from finetune_trainer.compatibility import Choice
 from finetune_trainer.contract import Block, CheckpointPolicy, Device, RunConfig, Topology, TrainingConfig
@@ -39,16 +40,9 @@ _BRIEF: Final[Block] = {
     "dataloader_num_workers": 0,
 }
 """What makes it one step in this process."""
-_ONLY_ON_GPU: Final = frozenset(
-    {"bf16", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval", "torch_compile", "use_liger_kernel", "padding_free"}
-)
-"""Arguments of the trainer that only the card can accept or refuse."""
 _OF_DATA: Final = frozenset({"pad_to_multiple_of", "dataloader_prefetch_factor", "dataloader_persistent_workers"})
-_GPU_OPTIMIZERS: Final = re.compile(r"8bit|bnb|paged|apex|galore|lomo|ao_|torchao|4bit")
 _ON_CPU: Final = frozenset({"float32", "bfloat16"})
 """Types that a CPU can train in."""
-_FLASH: Final = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
-_NEEDS: Final = {"use_liger_kernel": "liger_kernel"}
 
 
 def dry_run(choice: Choice, config: RunConfig, paths: Paths, tokenizer: Any) -> None:
@@ -66,19 +60,17 @@ def dry_run(choice: Choice, config: RunConfig, paths: Paths, tokenizer: Any) -> 
 
 def _check_packages(training: TrainingConfig) -> None:
     """What needs a package that the image may lack."""
-    attention = str(training.model_block.get("attn_implementation", ""))
-    if attention in _FLASH:
-        package = _FLASH[attention]
-        _need(package, "modelConfig", "attn_implementation", f"set it to sdpa, or use an image with {package}")
-    elif training.trainer_config.get("padding_free"):
+    attention, asked = str(training.model_block.get("attn_implementation", "")), training.trainer_config
+    if attention in machine_bound.ATTENTION:
+        _need(machine_bound.ATTENTION[attention], "modelConfig", "attn_implementation", "set it to sdpa")
+    elif asked.get("padding_free"):
         raise InvalidConfig(
             "`padding_free` mixes rows under every attention but FlashAttention",
             field="spec.training.trainerConfig.padding_free",
             advice="remove it, or set modelConfig.attn_implementation to flash_attention_2",
         )
-    for key, package in _NEEDS.items():
-        if training.trainer_config.get(key):
-            _need(package, "trainerConfig", key, f"remove it, or use an image with {package}")
+    for key, package in machine_bound.packages(asked).items():
+        _need(package, "trainerConfig", key, "remove it" if key != "optim" else "set it to adamw_torch_fused")
 
 
 def _need(package: str, block: str, key: str, advice: str) -> None:
@@ -86,7 +78,7 @@ def _need(package: str, block: str, key: str, advice: str) -> None:
         raise InvalidConfig(
             f"`{key}` needs the package {package}, which this image has not",
             field=f"spec.training.{block}.{key}",
-            advice=advice,
+            advice=f"{advice}, or use an image with {package}",
         )
 
 
@@ -160,7 +152,7 @@ def _check_sizes(config: RunConfig, small: Any, tokenizer: Any, model_config: An
             field="spec.training.tokenizerConfig.pad_token",
             advice="name a token that the model has, for example its eos_token",
         )
-    longest = _learned_positions(small)
+    longest = learned_positions(small)
     if longest is not None and config.training.max_sequence_length > longest:
         raise InvalidConfig(
             f"the model has learned {longest:,} positions, and rows may have "
@@ -170,15 +162,15 @@ def _check_sizes(config: RunConfig, small: Any, tokenizer: Any, model_config: An
         )
 
 
-def _learned_positions(model: Any) -> int | None:
+def learned_positions(model: Any) -> int | None:
     """How many positions an embedding of positions has; None where positions are computed."""
     import torch  # noqa: PLC0415 - as above
 
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     learned = (
         module.num_embeddings
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Embedding) and re.search(r"(wpe|position)", name)
+        if isinstance(module, torch.nn.Embedding) and re.search(r"(wpe|position)", name) and not is_of_tower(name)
     )
     found = next(learned, None)
     return None if found is None else min(found, limit or found)
@@ -196,28 +188,30 @@ def _train(choice: Choice, config: RunConfig, small: Any, tokenizer: Any, scratc
         model = load(choice, rehearsal, base, arguments, scratch)
     with _refusing(config.training, "peftConfig"):
         trainer = choice.objective.trainer_class()(
-            model=model,
             args=training_arguments(choice, rehearsal, scratch / "run", evaluates=False, evaluates_base=False),
             train_dataset=_rows(small.config.get_text_config().vocab_size),
-            processing_class=tokenizer,
-            peft_config=choice.adaptation.peft_config(config.training, model),
+            **choice.objective.parts(model, tokenizer, choice.adaptation.peft_config(config.training, model)),
         )
     trainer.remove_callback(PrinterCallback)
     with _refusing(config.training, "trainerConfig"):
         trainer.train()
     with _refusing(config.training, "peftConfig"):
         trainer.save_model(str(scratch / "trained"))
-        again = load(choice, rehearsal, base, arguments, scratch)
         trust = config.model.trust_remote_code
-        choice.adaptation.compare(again, scratch / "trained", lambda _model, _whose: [], trust_remote_code=trust)
+        choice.adaptation.compare(
+            lambda: load(choice, rehearsal, base, arguments, scratch),
+            scratch / "trained",
+            lambda _model, _whose: [],
+            trust_remote_code=trust,
+        )
 
 
 def _rehearsal(config: RunConfig) -> RunConfig:
     """The job on one CPU process, brief, without what only a GPU has."""
     training = config.training
-    left_out = _ONLY_ON_GPU | _OF_DATA
+    left_out = machine_bound.ARGUMENTS | _OF_DATA
     asked = {key: value for key, value in training.trainer_config.items() if key not in left_out}
-    if _GPU_OPTIMIZERS.search(str(asked.get("optim", ""))) and config.topology.device is Device.CUDA:
+    if config.topology.device is Device.CUDA and machine_bound.optimizer_package(asked) is not None:
         del asked["optim"]
         asked.pop("optim_args", None)
     return config.model_copy(

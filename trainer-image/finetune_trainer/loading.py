@@ -38,7 +38,8 @@ def load(choice: Choice, config: RunConfig, files: ModelFiles, arguments: dict[s
     }
     quantization = choice.base.quantization_config(config.training)
     if quantization is None:
-        return _without_gguf(auto.from_pretrained(files.folder, **files.arguments, **given))
+        model = auto.from_pretrained(files.folder, **files.arguments, **given)
+        return model if files.gguf is None else _without_gguf(model)
     if files.gguf is None:
         return auto.from_pretrained(files.folder, quantization_config=quantization, **given)
     plain = _without_gguf(auto.from_pretrained(files.folder, **files.arguments, **given))

@@ -90,17 +90,19 @@ def _try(config: RunConfig, paths: Paths, tokenizer: Any, notify: Notify) -> lis
 
     Raises `Internal` when the artifact does not load, or answers nothing at all.
     """
-    notify("loading the base model")
     choice = Choice.of(config.training, config.topology)
-    base = load_base_model(choice, config, paths)
     prompts = config.samples or (_TRIAL,)
 
     def ask(model: Any, whose: str) -> list[str]:
         notify(f"asking {whose}: {len(prompts)} prompts")
         return choice.objective.answers(model, tokenizer, prompts)
 
+    def load_base() -> Any:
+        notify("loading the base model")
+        return load_base_model(choice, config, paths)
+
     trust = config.model.trust_remote_code
-    before, after = choice.adaptation.compare(base, paths.trained_dir, ask, trust_remote_code=trust)
+    before, after = choice.adaptation.compare(load_base, paths.trained_dir, ask, trust_remote_code=trust)
     if config.samples and not any(after):
         raise Internal("the trained model answers nothing to any of the sample prompts", field="spec.samples.prompts")
     if not config.samples:

@@ -119,7 +119,6 @@ def _set_up(context: StageContext, gang: Gang, notify: Callable[[str], None], da
         choice=choice,
         facts=RunFacts(run, agrees_on(config, config.prepared) if config.prepared else None),
         resume=resume[1] if resume else None,
-        model=model,
         args=training_arguments(
             choice,
             config,
@@ -129,8 +128,9 @@ def _set_up(context: StageContext, gang: Gang, notify: Callable[[str], None], da
         ),
         train_dataset=data.train,
         eval_dataset=data.eval or None,
-        processing_class=load_tokenizer(config, paths),
-        peft_config=choice.adaptation.peft_config(config.training, model),
+        **choice.objective.parts(
+            model, load_tokenizer(config, paths), choice.adaptation.peft_config(config.training, model)
+        ),
         callbacks=[stop, figures],
     )
     trainer.remove_callback(PrinterCallback)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from finetune_trainer import machine_bound
 from finetune_trainer.blocks import build, refuse_owned_of_model, tokenizer_arguments, trainer_arguments
 from finetune_trainer.compatibility import Choice
 from finetune_trainer.contract import TrainingConfig
-
-_PRECISION: Final = {"bf16", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval", "torch_compile"}
-"""What only the machine that trains can accept or refuse."""
 
 
 def validate(choice: Choice, training: TrainingConfig) -> None:
@@ -26,5 +22,7 @@ def validate(choice: Choice, training: TrainingConfig) -> None:
 
 def _try_trainer(choice: Choice, training: TrainingConfig) -> None:
     cls = choice.objective.arguments_class()
-    values = {key: value for key, value in trainer_arguments(training, cls).items() if key not in _PRECISION}
+    values = {
+        key: value for key, value in trainer_arguments(training, cls).items() if key not in machine_bound.ARGUMENTS
+    }
     build("trainerConfig", lambda: cls(output_dir="unused", use_cpu=True, bf16=False, report_to="none", **values))

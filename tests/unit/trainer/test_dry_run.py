@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, GPT2Config, GPT2LMHeadModel,
 from finetune_trainer.adaptations.lora import Lora
 from finetune_trainer.compatibility import Choice
 from finetune_trainer.contract import RunConfig, TrainingConfig
-from finetune_trainer.dry_run import dry_run
+from finetune_trainer.dry_run import dry_run, learned_positions
 from finetune_trainer.errors import InvalidConfig
 from finetune_trainer.model import load_tokenizer
 from finetune_trainer.shrunk import LAYERS, narrowed, shrunk
@@ -62,6 +62,7 @@ def test_what_can_be_trained_passes_and_leaves_nothing_behind(job: Job, paths: P
         ({"trainerConfig": {"use_liger_kernel": True}}, "trainerConfig.use_liger_kernel", "liger_kernel"),
         ({"trainerConfig": {"padding_free": True}}, "trainerConfig.padding_free", "FlashAttention"),
         ({"trainerConfig": {"optim": "apollo_adamw"}}, "trainerConfig", "apollo"),
+        ({"trainerConfig": {"optim": "adamw_torch_4bit"}}, "trainerConfig.optim", "torchao"),
         ({"peftConfig": {"target_modules": ["query_proj"]}}, "peftConfig", "query_proj"),
         ({"peftConfig": {"target_modules": ["lm_head"]}}, "peftConfig.target_modules", "lm_head"),
         ({"tokenizerConfig": {"pad_token": "<never seen>"}}, "tokenizerConfig.pad_token", "<never seen>"),
@@ -120,6 +121,15 @@ def test_rows_longer_than_the_learned_positions_are_refused(job: Job, paths: Pat
     tried(job(model={"uri": f"file://{folder}"}, training={"maxSequenceLength": 64}), paths)
     error = refusal(job(model={"uri": f"file://{folder}"}, training={"maxSequenceLength": 65}), paths)
     assert (error.field, error.advice) == ("spec.training.maxSequenceLength", "set it to 64 or less")
+
+
+def test_positions_of_a_tower_do_not_limit_the_rows() -> None:
+    import torch  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    with torch.device("meta"):
+        assert learned_positions(AutoModelForCausalLM.from_config(shrunk(AutoConfig.for_model("gemma3")))) is None
+        assert learned_positions(AutoModelForCausalLM.from_config(shrunk(AutoConfig.for_model("gpt2")))) == 1024
 
 
 def test_lora_leaves_the_towers_of_a_multimodal_model_alone() -> None:

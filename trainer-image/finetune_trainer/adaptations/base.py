@@ -11,6 +11,9 @@ from finetune_trainer.contract import TrainingConfig
 Ask = Callable[[Any, str], list[str]]
 """Answers of a model to the sample prompts; the text says whose they are."""
 
+LoadBase = Callable[[], Any]
+"""Loads the untouched model."""
+
 
 class Adaptation(Protocol):
     """One way to change a model. Importing an entry imports no torch."""
@@ -52,9 +55,11 @@ class Adaptation(Protocol):
         """Whether a model, unwrapped from what spreads it over processes, is one that this adaptation trains."""
         ...
 
-    def compare(self, base: Any, trained: Path, ask: Ask, *, trust_remote_code: bool) -> tuple[list[str], list[str]]:
+    def compare(
+        self, load_base: LoadBase, trained: Path, ask: Ask, *, trust_remote_code: bool
+    ) -> tuple[list[str], list[str]]:
         """What the base model answers, and what the trained one does, as it lies on the disk.
 
-        Takes `base` over. Raises `Internal` when the trained weights do not load, or do not fit.
+        Never holds two whole models. Raises `Internal` when the trained weights do not load, or do not fit.
         """
         ...

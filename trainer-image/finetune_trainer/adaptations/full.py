@@ -6,7 +6,7 @@ import gc
 from pathlib import Path
 from typing import Any, Final
 
-from finetune_trainer.adaptations.base import Ask
+from finetune_trainer.adaptations.base import Ask, LoadBase
 from finetune_trainer.adaptations.loaded import ready
 from finetune_trainer.contract import TrainingConfig
 from finetune_trainer.errors import Internal
@@ -26,7 +26,10 @@ class Full:
     def is_planned(self, model: Any) -> bool:
         return not hasattr(model, "peft_config")
 
-    def compare(self, base: Any, trained: Path, ask: Ask, *, trust_remote_code: bool) -> tuple[list[str], list[str]]:
+    def compare(
+        self, load_base: LoadBase, trained: Path, ask: Ask, *, trust_remote_code: bool
+    ) -> tuple[list[str], list[str]]:
+        base = load_base()
         before = ask(base, "the base model")
         auto = type(base)
         del base

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from finetune_trainer.adaptations.base import Ask
+from finetune_trainer.adaptations.base import Ask, LoadBase
 from finetune_trainer.adaptations.loaded import ready
 from finetune_trainer.blocks import build, checked, field_types
 from finetune_trainer.contract import TrainingConfig
@@ -35,7 +35,11 @@ class Lora:
         owned = dict.fromkeys(_OWNED, "spec.training.method")
         values = checked("peftConfig", training.peft_config, field_types(peft.LoraConfig), owned)
         values.setdefault("target_modules", "all-linear")
-        if values["target_modules"] == "all-linear" and model is not None and _has_towers(model):
+        if (
+            values["target_modules"] == "all-linear"
+            and model is not None
+            and any(is_of_tower(name) for name, _ in model.named_modules())
+        ):
             values.setdefault("exclude_modules", _TOWERS)
         return build("peftConfig", lambda: peft.LoraConfig(task_type="CAUSAL_LM", **values))
 
@@ -44,16 +48,19 @@ class Lora:
 
         return isinstance(model, peft.PeftModel)
 
-    def compare(self, base: Any, trained: Path, ask: Ask, *, trust_remote_code: bool) -> tuple[list[str], list[str]]:
+    def compare(
+        self, load_base: LoadBase, trained: Path, ask: Ask, *, trust_remote_code: bool
+    ) -> tuple[list[str], list[str]]:
         del trust_remote_code
-        model = _attached(base, trained)
+        model = _attached(load_base(), trained)
         with model.disable_adapter():
             before = ask(model, "the base model")
         return before, ask(model, "the new model")
 
 
-def _has_towers(model: Any) -> bool:
-    return any(re.fullmatch(_TOWERS, name) for name, _ in model.named_modules())
+def is_of_tower(module: str) -> bool:
+    """Whether the module of this name is one that text does not pass through."""
+    return re.fullmatch(_TOWERS, module) is not None
 
 
 def _attached(base: Any, trained: Path) -> Any:

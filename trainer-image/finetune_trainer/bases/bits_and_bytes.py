@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_trainer.bases.precision import half
 from finetune_trainer.blocks import build, checked
 from finetune_trainer.contract import Device, TrainingConfig
+from finetune_trainer.errors import InvalidConfig
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,14 @@ class BitsAndBytes:
             if name != "self" and parameter.kind is not inspect.Parameter.VAR_KEYWORD
         }
         values = {**self.defaults(), **checked("quantizationConfig", training.quantization_config, known, {})}
-        return build("quantizationConfig", lambda: BitsAndBytesConfig(**values))
+        found = build("quantizationConfig", lambda: BitsAndBytesConfig(**values))
+        if not found.is_quantizable():
+            raise InvalidConfig(
+                "quantizationConfig quantises nothing",
+                field="spec.training.quantizationConfig",
+                advice="remove load_in_4bit and load_in_8bit, or set method to lora",
+            )
+        return found
 
     def dtype(self, device: Device, *, trains_base: bool) -> torch.dtype:  # noqa: ARG002 - never trained
         import torch  # noqa: PLC0415 - as above

@@ -29,6 +29,10 @@ class Objective(Protocol):
         """A subclass of `transformers.Trainer`."""
         ...
 
+    def parts(self, model: Any, tokenizer: Any, adapter: Any | None) -> dict[str, Any]:
+        """What the trainer is made of besides its arguments and its rows; `adapter` is the adaptation's peft_config."""
+        ...
+
     def arguments_class(self) -> Any:
         """The dataclass of its arguments: what `trainerConfig` is checked against."""
         ...

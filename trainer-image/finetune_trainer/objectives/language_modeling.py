@@ -18,6 +18,9 @@ class LanguageModeling:
 
         return SFTTrainer
 
+    def parts(self, model: Any, tokenizer: Any, adapter: Any | None) -> dict[str, Any]:
+        return {"model": model, "processing_class": tokenizer, "peft_config": adapter}
+
     def arguments_class(self) -> Any:
         from trl import SFTConfig  # noqa: PLC0415 - as above
 

@@ -49,6 +49,7 @@ def main() -> None:
     files = Handshake(paths.scratch)
     try:
         config = read_config(Stage.TRAIN, os.environ)
+        settings = launch_config(config, os.environ)
         earlier = trained.earlier_result(config, paths)
     except StageError as error:
         earlier = error.result(Stage.TRAIN)
@@ -56,12 +57,12 @@ def main() -> None:
         leave(files.results, 0, earlier)
         sys.exit(earlier.exit_code)
     log.configure(config, stage=Stage.TRAIN.value, rank=node_rank(os.environ))
-    _launch(config, files)
+    _launch(config, settings, files)
 
 
-def _launch(config: RunConfig, files: Handshake) -> None:
-    settings = yaml.safe_dump(launch_config(config, os.environ), sort_keys=False)
-    replace_file(files.launch_config, _BY_HAND.format(device=config.topology.device) + settings)
+def _launch(config: RunConfig, settings: dict[str, Any], files: Handshake) -> None:
+    text = yaml.safe_dump(settings, sort_keys=False)
+    replace_file(files.launch_config, _BY_HAND.format(device=config.topology.device) + text)
     os.environ["ACCELERATE_USE_CPU"] = str(config.topology.device is Device.CPU).lower()
     if config.topology.world_size == 1:
         sys.argv = [WORKER]

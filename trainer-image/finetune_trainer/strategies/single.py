@@ -20,7 +20,7 @@ class Single:
         return {}
 
     def unwrapped(self, wrapped: Any) -> Any | None:
-        from torch.nn.parallel import DistributedDataParallel  # noqa: PLC0415 - the operator reads this registry, too
+        from torch.nn.parallel import DataParallel, DistributedDataParallel  # noqa: PLC0415 - the operator reads this registry, too
 
         model = without_compile(wrapped)
-        return None if isinstance(model, DistributedDataParallel) else model
+        return None if isinstance(model, (DistributedDataParallel, DataParallel)) else model

@@ -48,6 +48,7 @@ def agrees_on(config: RunConfig, prepared: PreparedData) -> dict[str, JsonValue]
         "spec.model.revision": prepared.model_revision or config.model.revision,
         "spec.datasets": prepared.digest,
         "spec.training.method": training.method,
+        "spec.training.objective": training.objective,
         "spec.training.peftConfig": training.peft_config,
         "spec.training.quantizationConfig": training.quantization_config,
         "spec.training.packing": training.packing and training.max_sequence_length,
