@@ -8,6 +8,7 @@ which a test computes or sleeps for ever is killed, too; to wait for a processor
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
 import sys
@@ -28,6 +29,10 @@ KILLED: Final = 1
 NO_TESTS: Final = 33
 TIMEOUT: Final = 36
 """As mutmut numbers them."""
+UNDECIDED: Final = 100
+
+PATIENCE: Final = (1.0, math.inf)
+"""Seconds of computing that a mutant may take: first those that soon die, then the others with all their tests."""
 
 CPU_SECONDS: Final = 3.0
 ASLEEP_SECONDS: Final = 3.0
@@ -65,8 +70,12 @@ class Trials:
     _covering: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     """Numbers of the tests that call a function."""
     _spent: dict[int, Spent] = field(default_factory=dict)
+    _undecided: list[str] = field(init=False)
     _kills: Counter[tuple[str, int]] = field(default_factory=Counter)
     """How many mutants of a function a test has killed: it goes first at the next one."""
+
+    def __post_init__(self) -> None:
+        self._undecided = list(self.mutants)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -90,17 +99,16 @@ class Trials:
         _activate("")
 
     def _try_all(self, session: pytest.Session) -> None:
-        running: dict[int, tuple[str, int]] = {}
-        for mutant in self.mutants:
-            if not self._covering[mangled_name_from_mutant_name(mutant)]:
-                self.settle(mutant, NO_TESTS)
-                continue
-            if len(running) == self.processes:
+        for patience in PATIENCE:
+            mutants, self._undecided = self._undecided, []
+            running: dict[int, tuple[str, int]] = {}
+            for mutant in mutants:
+                if len(running) == self.processes:
+                    self._end_one(running)
+                pid, told = self._begin(mutant, session, patience)
+                running[pid] = mutant, told
+            while running:
                 self._end_one(running)
-            pid, told = self._begin(mutant, session)
-            running[pid] = mutant, told
-        while running:
-            self._end_one(running)
 
     def _end_one(self, running: dict[int, tuple[str, int]]) -> None:
         pid, status = os.wait()
@@ -110,10 +118,13 @@ class Trials:
         if killer:
             self._kills[mangled_name_from_mutant_name(mutant), int(killer)] += 1
         code = os.waitstatus_to_exitcode(status)
-        self.settle(mutant, TIMEOUT if code == -signal.SIGPROF else code)
+        if code == UNDECIDED:
+            self._undecided.append(mutant)
+        else:
+            self.settle(mutant, TIMEOUT if code == -signal.SIGPROF else code)
 
-    def _begin(self, mutant: str, session: pytest.Session) -> tuple[int, int]:
-        """Starts the tests of a mutant: the process, and where it tells the number of the test that has killed it."""
+    def _begin(self, mutant: str, session: pytest.Session, patience: float) -> tuple[int, int]:
+        """Starts the tests of a mutant: the process, and where it tells which of them has killed it."""
         sys.stdout.flush()
         told, tell = os.pipe()
         pid = os.fork()
@@ -125,26 +136,30 @@ class Trials:
             silence = os.open(os.devnull, os.O_WRONLY)
             os.dup2(silence, 1)
             os.dup2(silence, 2)
-            killer = self._killer(mutant, session)
-            code = SURVIVED if killer is None else KILLED
-            os.write(tell, b"" if killer is None else str(killer).encode())
+            code, killer = self._verdict(mutant, session, patience)
+            os.write(tell, killer)
         finally:
             os._exit(code)
 
-    def _killer(self, mutant: str, session: pytest.Session) -> int | None:
+    def _verdict(self, mutant: str, session: pytest.Session, patience: float) -> tuple[int, bytes]:
+        """An exit code, and the number of the test that has killed the mutant."""
         function = mangled_name_from_mutant_name(mutant)
 
         def order(number: int) -> tuple[int, float]:
             return -self._kills[function, number], self._spent[number].cpu + self._spent[number].asleep
 
+        if not self._covering[function]:
+            return NO_TESTS, b""
         for number in sorted(self._covering[function], key=order):
+            if time.process_time() > patience:
+                return UNDECIDED, b""
             _limit(self._spent[number])
             if self._fails(number, mutant, session) and (
                 self._items[number].get_closest_marker("asyncio") is None
                 or (not self._fails(number, "", session) and self._fails(number, mutant, session))
             ):
-                return number
-        return None
+                return KILLED, str(number).encode()
+        return SURVIVED, b""
 
     def _fails(self, number: int, mutant: str, session: pytest.Session) -> bool:
         _activate(mutant)
