@@ -26,7 +26,6 @@ class Warned(NamedTuple):
 
 class _Answer(NamedTuple):
     asked_at: float
-    group: str
     warned: Warned
 
 
@@ -38,19 +37,14 @@ class LatestWarnings:
         self._clock = clock
         self._answers: dict[JobKey, _Answer] = {}
 
-    async def about_one_of(self, key: JobKey, group: str, uids: Sequence[str]) -> Warned:
-        """What is said about one of these objects. One with a warning is asked about again, else the next in turn.
-
-        `group` is the uid of the Job that they belong to, or that they are.
-        """
+    async def about_one_of(self, key: JobKey, uids: Sequence[str]) -> Warned:
+        """What is said about one of these objects. One with a warning is asked about again, else the next in turn."""
         known = self._answers.get(key)
-        if known is not None and known.group != group:
-            known = None
         if known is not None and known.warned.uid in uids and self._clock() < known.asked_at + REMEMBERED_SECONDS:
             return known.warned
         uid = _next(uids, known.warned if known else None)
         warned = Warned(uid, await self._ask(key.namespace, uid))
-        self._answers[key] = _Answer(self._clock(), group, warned)
+        self._answers[key] = _Answer(self._clock(), warned)
         return warned
 
     def forget(self, key: JobKey) -> None:

@@ -140,7 +140,7 @@ class Observer:
         overdue = [one["metadata"]["uid"] for one in waiting if _is_overdue(one, now, patience)]
         if not overdue:
             return _SeenStage(read, patience.total_seconds())
-        warned = await self.warnings.about_one_of(key, read.uid, overdue)
+        warned = await self.warnings.about_one_of(key, overdue)
         if warned.words is None:
             return _SeenStage(read, REMEMBERED_SECONDS)
         if warned.uid == read.uid:
