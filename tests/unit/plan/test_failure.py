@@ -67,7 +67,16 @@ def test_a_job_that_gave_up_and_whose_pods_are_gone_fails_in_its_own_words() -> 
     world.jobs[Stage.PREPARE].failure = "BackoffLimitExceeded: too often"
     world.reconcile()
     assert (world.phase, world.status.reason) == (Phase.FAILED, "Internal")
-    assert "BackoffLimitExceeded: too often" in world.status.message
+    assert world.status.message == "the Job support-bot-prepare failed: BackoffLimitExceeded: too often"
+
+
+def test_the_exit_code_in_a_jobs_own_words_comes_with_its_advice() -> None:
+    world = World().reach(Stage.PREPARE)
+    world.cluster.pods.clear()
+    world.jobs[Stage.PREPARE].failure = "PodFailurePolicy: Container trainer failed with exit code 73"
+    world.reconcile()
+    assert (world.phase, world.status.reason) == (Phase.FAILED, "CannotWrite")
+    assert world.status.message.endswith(f"failed with exit code 73. {ExitCode.CANNOT_WRITE.advice}")
 
 
 def test_a_failed_job_that_somebody_deletes_runs_again() -> None:

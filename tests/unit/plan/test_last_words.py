@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.plan.builders import a_checkpoint, a_result
+from tests.unit.plan.builders import a_checkpoint, a_report, a_result, trained
 from tests.unit.plan.training import a_training
 from tests.unit.plan.world import World
 
@@ -53,3 +53,21 @@ def test_of_ranks_that_failed_in_the_same_way_the_first_to_end_is_told(first: in
     world.end_pod(Stage.TRAIN, 1 - first, ExitCode.INTERNAL, "the second")
     world.reconcile()
     assert "the first" in world.status.message
+
+
+def test_training_that_measured_no_loss_tells_of_none() -> None:
+    world = a_training()
+    for index in (0, 1):
+        ended = a_result(Stage.TRAIN, trained=trained(loss=None))
+        world.end_pod(Stage.TRAIN, index, ExitCode.OK, result=ended)
+    world.reconcile()
+    condition = world.status.condition(ConditionType.TRAINED)
+    assert condition is not None
+    assert condition.message == "100 steps"
+
+
+def test_a_report_says_how_large_the_model_is() -> None:
+    world = a_training()
+    world.progress = a_report(world.now, total_parameters=140_000_000, trainable_parameters=5_000_000)
+    world.reconcile()
+    assert (world.status.total_parameters, world.status.trainable_parameters) == (140_000_000, 5_000_000)

@@ -91,6 +91,9 @@ def test_a_deadline_that_is_raised_but_over_already_reopens_nothing() -> None:
     world.set_policy(active_deadline_seconds=600)
     world.reconcile()
     assert world.phase is Phase.FAILED
+    passed = round((world.now - world.started).total_seconds())
+    over = "spec.runPolicy.activeDeadlineSeconds is over still: it has to be more than"
+    assert world.told[-1] == f"{over} {passed} to go on"
 
 
 def test_an_operator_that_died_before_it_deleted_the_ended_job_does_it_once_it_is_back() -> None:

@@ -54,7 +54,9 @@ def test_a_job_that_is_not_there_is_named_and_waited_for() -> None:
 
 @pytest.mark.parametrize("phase", [phase for phase in Phase if not phase.is_terminal and phase is not Phase.SUSPENDED])
 def test_a_job_that_still_runs_is_waited_for_since_it_removes_its_older_checkpoints(phase: Phase) -> None:
-    assert_waits(a_world(a_source(phase)), "still runs", "ended or is suspended")
+    world = a_world(a_source(phase))
+    assert_waits(world, "still runs")
+    assert world.status.message.endswith("This job starts by itself once that one has ended or is suspended")
 
 
 @pytest.mark.parametrize("phase", [Phase.SUCCEEDED, Phase.FAILED, Phase.SUSPENDED])
