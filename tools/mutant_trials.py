@@ -72,7 +72,7 @@ class Trials:
     _spent: dict[int, Spent] = field(default_factory=dict)
     _undecided: list[str] = field(init=False)
     _kills: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """How many mutants of a function a test has killed: it goes first at the next one."""
+    """How many mutants of a function, and of a module, a test has killed: it goes first at the next one."""
 
     def __post_init__(self) -> None:
         self._undecided = list(self.mutants)
@@ -116,7 +116,7 @@ class Trials:
         killer = os.read(told, 100)
         os.close(told)
         if killer:
-            self._kills[mangled_name_from_mutant_name(mutant), int(killer)] += 1
+            self._kills.update((place, int(killer)) for place in _places(mutant))
         code = os.waitstatus_to_exitcode(status)
         if code == UNDECIDED:
             self._undecided.append(mutant)
@@ -143,10 +143,11 @@ class Trials:
 
     def _verdict(self, mutant: str, session: pytest.Session, patience: float) -> tuple[int, bytes]:
         """An exit code, and the number of the test that has killed the mutant."""
-        function = mangled_name_from_mutant_name(mutant)
+        function, module = _places(mutant)
 
-        def order(number: int) -> tuple[int, float]:
-            return -self._kills[function, number], self._spent[number].cpu + self._spent[number].asleep
+        def order(number: int) -> tuple[int, int, float]:
+            seconds = self._spent[number].cpu + self._spent[number].asleep
+            return -self._kills[function, number], -self._kills[module, number], seconds
 
         if not self._covering[function]:
             return NO_TESTS, b""
@@ -167,6 +168,12 @@ class Trials:
         item = self._items[number]
         item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
         return session.testsfailed > before
+
+
+def _places(mutant: str) -> tuple[str, str]:
+    """Its function and its module."""
+    function = mangled_name_from_mutant_name(mutant)
+    return function, function.rpartition(".")[0]
 
 
 def _activate(mutant: str) -> None:
