@@ -27,9 +27,9 @@ from mutmut.utils.format_utils import mangled_name_from_mutant_name
 SURVIVED: Final = 0
 KILLED: Final = 1
 NO_TESTS: Final = 33
+UNDECIDED: Final = 35
 TIMEOUT: Final = 36
-"""As mutmut numbers them."""
-UNDECIDED: Final = 100
+"""As mutmut numbers them. One that is undecided, which it calls suspicious, has yet to have all its tests."""
 
 PATIENCE: Final = (1.0, math.inf)
 """Seconds of computing that a mutant may take: first those that soon die, then the others with all their tests."""
@@ -120,8 +120,7 @@ class Trials:
         code = os.waitstatus_to_exitcode(status)
         if code == UNDECIDED:
             self._undecided.append(mutant)
-        else:
-            self.settle(mutant, TIMEOUT if code == -signal.SIGPROF else code)
+        self.settle(mutant, TIMEOUT if code == -signal.SIGPROF else code)
 
     def _begin(self, mutant: str, session: pytest.Session, patience: float) -> tuple[int, int]:
         """Starts the tests of a mutant: the process, and where it tells which of them has killed it."""

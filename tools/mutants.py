@@ -58,6 +58,7 @@ PROGRESS_EVERY: Final = 200
 ENOUGH: Final = 90.0
 KILLED: Final = frozenset({"killed", "timeout"})
 UNTRIED: Final = frozenset({"not checked", "skipped"})
+UNDECIDED: Final = "suspicious"
 SURVIVORS: Final = "survivors.diff"
 
 
@@ -86,7 +87,7 @@ def main() -> int:
     chosen = set(_chosen(list(_mutants()), arguments))
     for package, tests in TESTS.items():
         of_package = [mutant for mutant in _mutants() if mutant.package == package and mutant.name in chosen]
-        to_try = {each.name for each in of_package if each.status in UNTRIED or not arguments.rest}
+        to_try = {each.name for each in of_package if each.status in {*UNTRIED, UNDECIDED} or not arguments.rest}
         if to_try:
             _try(to_try, tests, arguments.processes)
     tried = [mutant for mutant in _mutants() if mutant.name in chosen]
@@ -149,14 +150,14 @@ def _run(chosen: set[str], tests: tuple[str, ...], processes: int) -> None:
     for each in _files():
         each.meta_path = each.meta_path.absolute()
         files |= dict.fromkeys(each.exit_code_by_key, each)
-    codes: list[int] = []
+    codes: dict[str, int] = {}
 
     def settle(name: str, code: int) -> None:
         files[name].exit_code_by_key[name] = code
         files[name].save()
-        codes.append(code)
-        if len(codes) % PROGRESS_EVERY == 0 or len(codes) == len(chosen):
-            killed = sum(status_by_exit_code[code] in KILLED for code in codes)
+        codes[name] = code
+        if len(codes) % PROGRESS_EVERY == 0:
+            killed = sum(status_by_exit_code[code] in KILLED for code in codes.values())
             sys.stdout.write(f"{len(codes)} of {len(chosen)} tried, {killed} killed\n")
             sys.stdout.flush()
 
