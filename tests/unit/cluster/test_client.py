@@ -133,9 +133,10 @@ async def test_every_write_says_who_writes_and_what_and_is_counted(server: ApiSe
         ("PUT", "application/json"),
         ("PATCH", "application/merge-patch+json"),
     ]
-    assert {(asked.headers["Accept"], asked.headers["User-Agent"]) for asked in server.asked} == {
-        ("application/json", "finetune-operator")
+    told = {
+        tuple(asked.headers[name] for name in ("Accept", "Accept-Encoding", "User-Agent")) for asked in server.asked
     }
+    assert told == {("application/json", "identity", "finetune-operator")}
     assert counted == [("200", "POST"), ("200", "PUT"), ("200", "PATCH")]
 
 
@@ -161,7 +162,7 @@ async def test_lists_come_in_pages_with_the_kinds_selector(server: ApiServer, cl
     assert [item["metadata"]["name"] for page in pages for item in page.items] == ["a", "b"]
     assert {page.version for page in pages} == {7}
     assert server.asked[0].query["labelSelector"] == "app.kubernetes.io/managed-by=finetune-operator"
-    assert server.asked[1].query["continue"] == "more"
+    assert [asked.query.get("continue") for asked in server.asked] == [None, "more"]
 
 
 async def test_of_a_secret_only_metadata_is_asked_for(server: ApiServer, client: Client) -> None:
@@ -197,12 +198,14 @@ async def test_an_api_server_that_takes_a_request_and_says_nothing_is_given_up(
 ) -> None:
     monkeypatch.setattr("finetune_operator.cluster.client.READ_SECONDS", 0.2)
     server.meeting = {(method, "/x") for method in ("GET", "PUT")} | {("GET", "/what-never-comes")}
-    client = connect(Configuration(host=server.url), lambda: None, lambda *_: None, write_seconds=0.2)
+    counted: list[tuple[str, str]] = []
+    client = connect(Configuration(host=server.url), lambda: None, lambda *one: counted.append(one), write_seconds=0.2)
     for asking in (client.raw("/x", (), 0.2, None), client.get("/x"), client.replace("/x", {})):
         async with asyncio.timeout(5):
             with pytest.raises(UnavailableError, match="0 TimeoutError"):
                 await asking
     await client.close()
+    assert counted == [("<error>", "GET"), ("<error>", "GET"), ("<error>", "PUT")]
 
 
 async def test_an_error_without_reason_or_message_has_none(server: ApiServer, client: Client) -> None:

@@ -51,6 +51,15 @@ async def test_the_namespaces_own_template_comes_first(world: World) -> None:
     assert own.observed.secrets == {"creds": Presence.PRESENT}
 
 
+async def test_claims_that_the_job_names_are_looked_for(world: World) -> None:
+    world.server.answer("GET", "/api/v1/namespaces/team/persistentvolumeclaims/there", {})
+    world.knows(CLUSTER_TEMPLATES, template("ClusterFineTuneTemplate"))
+    body = finetune_job()
+    body["spec"] |= {"workspace": {"claim": "there"}, "model": {"uri": "pvc://missing/model"}}
+    seen = await world.observer.observe(BOT, FineTuneJob.model_validate(body), LATER)
+    assert seen.observed.claims == {"there": Presence.PRESENT, "missing": Presence.MISSING}
+
+
 async def test_a_secret_that_may_not_be_read_is_unreadable_and_nothing_more(world: World) -> None:
     world.server.answer("GET", "/api/v1/namespaces/team/secrets/creds", status(403, "Forbidden"))
     world.knows(CLUSTER_TEMPLATES, template("ClusterFineTuneTemplate"))

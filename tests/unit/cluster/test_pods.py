@@ -192,3 +192,11 @@ def test_a_result_with_numbers_that_no_status_can_hold_is_no_result(tokens: str)
     state = pod_state(pod("Succeeded", container(terminated={"exitCode": 0, "message": words})))
     assert state.result is None
     assert state.last_words == words
+
+
+@pytest.mark.parametrize(("size", "kept"), [(2**53, True), (2**53 + 1, False)])
+def test_numbers_of_each_checkpoint_of_a_result_are_looked_at(size: int, kept: bool) -> None:  # noqa: FBT001 - drawn
+    checkpoint = '{"step":7,"uri":"s3://b/c","verified":true,"bytes":' + str(size) + "}"
+    words = '{"stage":"train","exitCode":75,"message":"interrupted","checkpoints":[' + checkpoint + "]}"
+    state = pod_state(pod("Failed", container(terminated={"exitCode": 75, "message": words})))
+    assert (state.result is not None) is kept

@@ -86,6 +86,11 @@ async def test_a_hostile_pod_costs_little_time_and_is_not_asked_twice(
     assert server.asked == []
 
 
+async def test_what_is_wrong_with_an_answer_is_said(scraper: Scraper) -> None:
+    with pytest.raises(NoProgressError, match=r"^it is no Progress: ValidationError$"):
+        await ask(scraper, hostile.answer(b"not JSON"))
+
+
 async def test_of_a_large_body_little_is_read(scraper: Scraper) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     async with hostile.pod(hostile.flood(300)) as pod:
@@ -119,7 +124,7 @@ async def test_a_pod_that_hangs_up_is_asked_through_the_api_server(scraper: Scra
 
 async def test_a_pod_that_nobody_reaches_is_unreachable(scraper: Scraper, server: ApiServer) -> None:
     server.answer("GET", proxy(scraper), status(503, "ServiceUnavailable", "connection refused"))
-    with pytest.raises(NoProgressError) as raised:
+    with pytest.raises(NoProgressError, match=r"^through the API server: 503 ServiceUnavailable$") as raised:
         await scraper.progress("team", NOBODY)
     assert raised.value.outcome is Outcome.UNREACHABLE
 
