@@ -197,15 +197,17 @@ async def test_an_api_server_that_takes_a_request_and_says_nothing_is_given_up(
     server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("finetune_operator.cluster.client.READ_SECONDS", 0.2)
-    server.meeting = {(method, "/x") for method in ("GET", "PUT")} | {("GET", "/what-never-comes")}
+    monkeypatch.setattr("finetune_operator.cluster.client.LIST_SECONDS", 0.2)
+    server.meeting = {("GET", "/x"), ("PUT", "/x"), ("GET", "/api/v1/pods"), ("GET", "/what-never-comes")}
     counted: list[tuple[str, str]] = []
     client = connect(Configuration(host=server.url), lambda: None, lambda *one: counted.append(one), write_seconds=0.2)
-    for asking in (client.raw("/x", (), 0.2, None), client.get("/x"), client.replace("/x", {})):
+    lists = anext(client.pages(PODS, None))
+    for asking in (client.raw("/x", (), 0.2, None), client.get("/x"), lists, client.replace("/x", {})):
         async with asyncio.timeout(5):
             with pytest.raises(UnavailableError, match="0 TimeoutError"):
                 await asking
     await client.close()
-    assert counted == [("<error>", "GET"), ("<error>", "GET"), ("<error>", "PUT")]
+    assert counted == [*[("<error>", "GET")] * 3, ("<error>", "PUT")]
 
 
 async def test_an_error_without_reason_or_message_has_none(server: ApiServer, client: Client) -> None:

@@ -119,6 +119,12 @@ async def test_other_words_are_another_event(told: Told) -> None:
     assert [count for _, count in told.counts] == [1, 1]
 
 
+async def test_the_same_words_for_another_reason_are_another_event(told: Told) -> None:
+    await told.send(RESTARTED)
+    await told.send(JobEvent(RESTARTED.type, Reason.POD_PROBLEM, RESTARTED.message))
+    assert told.counts == [(RESTARTED.message, 1)] * 2
+
+
 async def test_numbers_that_differ_after_ten_minutes_are_another_event(told: Told) -> None:
     await told.send(saying("1 of 3"))
     await told.send(saying("2 of 3"), 2, timedelta(minutes=11))

@@ -21,7 +21,7 @@ def test_a_trainers_report_is_taken_as_it_is() -> None:
     report = parse_report(said(loss=1.5, etaSeconds=60.0, totalSteps=9, checkpoints=[CHECKPOINT]))
     assert (report.step, report.total_steps, report.loss, report.eta_seconds) == (7, 9, 1.5, 60.0)
     assert report.message == "training"
-    assert report.checkpoints[0].uri == "pvc://ws/checkpoint-3"
+    assert (report.checkpoints[0].uri, report.checkpoints[0].loss) == ("pvc://ws/checkpoint-3", 0.5)
 
 
 @pytest.mark.parametrize(
