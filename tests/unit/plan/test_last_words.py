@@ -71,3 +71,20 @@ def test_a_report_says_how_large_the_model_is() -> None:
     world.progress = a_report(world.now, total_parameters=140_000_000, trainable_parameters=5_000_000)
     world.reconcile()
     assert (world.status.total_parameters, world.status.trainable_parameters) == (140_000_000, 5_000_000)
+
+
+def test_a_result_ends_what_its_last_report_had_left_open() -> None:
+    world = a_training()
+    world.progress = a_report(world.now)
+    world.reconcile()
+    world.pass_time(1000)
+    world.reconcile()
+    assert world.status.progress is not None
+    assert world.status.progress.stale
+    for index in (0, 1):
+        ended = a_result(Stage.TRAIN, trained=trained(resumed_from_step=40))
+        world.end_pod(Stage.TRAIN, index, ExitCode.OK, result=ended)
+    world.reconcile()
+    progress = world.status.progress
+    assert (progress.step, progress.eta, progress.stale) == (100, None, False)
+    assert world.status.attempts[-1].resumed_from_step == 40

@@ -22,6 +22,7 @@ def test_names_of_children_and_their_pods_are_dns_labels(job: str, stage: Stage)
 
 
 @given(st.from_regex(re.compile(r"[a-z0-9]([-a-z0-9.]{0,250}[a-z0-9])?", re.ASCII), fullmatch=True))
+@example("a." * 100 + "b")
 def test_names_of_volumes_are_dns_labels(claim: str) -> None:
     name = names.volume_name("claim", claim)
     assert len(name) <= 63
