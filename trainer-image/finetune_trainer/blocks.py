@@ -63,7 +63,7 @@ _OWNED_MODEL: Final = {
     "device_map": "the plan",
     "tp_plan": "the plan",
 }
-_LOADING: Final = {"dtype": str, "attn_implementation": str, "use_safetensors": bool, "variant": str}
+LOADING: Final = {"dtype": str, "attn_implementation": str, "use_safetensors": bool, "variant": str}
 """Arguments of `from_pretrained` besides the fields of the model's configuration, with their types."""
 _DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 _TOKENIZER: Final = {
@@ -101,7 +101,7 @@ def refuse_owned_of_model(training: TrainingConfig) -> None:
 def model_arguments(training: TrainingConfig, model_config: Any) -> dict[str, Any]:
     """`modelConfig` as arguments of `from_pretrained`, checked against the configuration of the model itself."""
     fields = {name: object for name in model_config.to_dict() if not name.startswith("_")}
-    found = checked("modelConfig", training.model_block, {**fields, **_LOADING}, _OWNED_MODEL)
+    found = checked("modelConfig", training.model_block, {**fields, **LOADING}, _OWNED_MODEL)
     if "dtype" in found:
         found["dtype"] = _dtype(found["dtype"])
     return found

@@ -40,7 +40,14 @@ _BRIEF: Final[Block] = {
     "dataloader_num_workers": 0,
 }
 """What makes it one step in this process."""
-_OF_DATA: Final = frozenset({"pad_to_multiple_of", "dataloader_prefetch_factor", "dataloader_persistent_workers"})
+_OF_DATA: Final = frozenset(
+    {
+        *("pad_to_multiple_of", "dataloader_prefetch_factor", "dataloader_persistent_workers"),
+        "dataloader_multiprocessing_context",
+    }
+)
+_OF_THE_MACHINE: Final = re.compile(r"CUDA|NVML|nvidia|driver|\bGPU", re.IGNORECASE)
+"""What libraries say where they miss a GPU: no verdict on a job that will have some."""
 _ON_CPU: Final = frozenset({"float32", "bfloat16"})
 """Types that a CPU can train in."""
 
@@ -49,6 +56,17 @@ def dry_run(choice: Choice, config: RunConfig, paths: Paths, tokenizer: Any) -> 
     """Raises `InvalidConfig` with the field that the libraries' words name, else `spec.training`."""
     _check_packages(config.training)
     model_config = load_config(config, paths)
+    try:
+        _try(choice, config, paths, tokenizer, model_config)
+    except InvalidConfig as refusal:
+        if config.topology.device is Device.CPU or not _OF_THE_MACHINE.search(refusal.message):
+            raise
+        log.logger().warning("the dry run was broken off: it needs a GPU", error=refusal.message)
+    except Exception as error:  # noqa: BLE001 - a copy that breaks in a way of its own is no verdict on the job
+        log.logger().warning("the dry run was broken off", error=str(error) or type(error).__name__)
+
+
+def _try(choice: Choice, config: RunConfig, paths: Paths, tokenizer: Any, model_config: Any) -> None:
     with tempfile.TemporaryDirectory(dir=paths.scratch) as scratch:
         small = _save_small(choice, config, model_config, Path(scratch) / "base")
         if small is None:
@@ -63,6 +81,8 @@ def _check_packages(training: TrainingConfig) -> None:
     attention, asked = str(training.model_block.get("attn_implementation", "")), training.trainer_config
     if attention in machine_bound.ATTENTION:
         _need(machine_bound.ATTENTION[attention], "modelConfig", "attn_implementation", "set it to sdpa")
+    elif "/" in attention:
+        _need("kernels", "modelConfig", "attn_implementation", "set it to sdpa")
     elif asked.get("padding_free"):
         raise InvalidConfig(
             "`padding_free` mixes rows under every attention but FlashAttention",
@@ -89,16 +109,15 @@ def _save_small(choice: Choice, config: RunConfig, model_config: Any, folder: Pa
     try:
         small = shrunk(model_config)
         if is_large(_bare(choice, config, small).num_parameters()):
-            small = narrowed(small)
+            small = narrowed(small, whole_vocabulary="trainable_token_indices" in config.training.peft_config)
         if is_large(_bare(choice, config, small).num_parameters()):
             raise ValueError("its layers are large still")  # noqa: TRY301 - told like what the architecture refuses
-        model = _auto_class(choice).from_config(
-            small, trust_remote_code=config.model.trust_remote_code, dtype=torch.float32
-        )
+        trust = config.model.trust_remote_code
+        model = _auto_class(choice).from_config(small, trust_remote_code=trust, dtype=torch.float32)
+        model.save_pretrained(folder)
     except Exception as error:  # noqa: BLE001 - any architecture may have a rule of its own about its sizes
         log.logger().warning("no dry run: a small copy of the model cannot be made", error=str(error))
         return None
-    model.save_pretrained(folder)
     return model
 
 
@@ -119,15 +138,15 @@ def _auto_class(choice: Choice) -> Any:
 def _adapter_fits(choice: Choice, config: RunConfig, model_config: Any, small: Any) -> bool:
     """Whether the small copy has the layers that the adapter names. Raises `InvalidConfig` when the model has not."""
     try:
-        _adapt(choice, config, _bare(choice, config, model_config))
-    except _REFUSALS as error:
-        raise refused(config.training, error, "the adapter does not fit the model", "peftConfig") from error
-    try:
         _adapt(choice, config, _bare(choice, config, small.config))
     except _REFUSALS as error:
-        log.logger().warning("no dry run: the adapter names layers that a small copy has not", error=str(error))
-        return False
-    return True
+        words = str(error)
+    else:
+        return True
+    with _refusing(config.training, "peftConfig"):  # a whole model without storage may take a minute to make
+        _adapt(choice, config, _bare(choice, config, model_config))
+    log.logger().warning("no dry run: the adapter names layers that a small copy has not", error=words)
+    return False
 
 
 def _adapt(choice: Choice, config: RunConfig, bare: Any) -> None:
@@ -182,8 +201,10 @@ def _train(choice: Choice, config: RunConfig, small: Any, tokenizer: Any, scratc
 
     rehearsal, base = _rehearsal(config), ModelFiles(scratch / "base")
     choice = Choice.of(rehearsal.training, rehearsal.topology)  # one process, of however many
-    dtype = config.training.model_block.get("dtype")
-    arguments = {"dtype": dtype} if dtype in _ON_CPU else {}
+    dtype, attention = (config.training.model_block.get(name) for name in ("dtype", "attn_implementation"))
+    arguments: dict[str, Any] = {"dtype": dtype} if dtype in _ON_CPU else {}
+    if attention is not None and str(attention) not in machine_bound.ATTENTION and "/" not in str(attention):
+        arguments["attn_implementation"] = attention
     with _refusing(config.training, "modelConfig", "quantizationConfig"):
         model = load(choice, rehearsal, base, arguments, scratch)
     with _refusing(config.training, "peftConfig"):

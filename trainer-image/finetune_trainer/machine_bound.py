@@ -10,7 +10,7 @@ ARGUMENTS: Final = frozenset(
     {
         *("bf16", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval"),
         *("torch_compile", "torch_compile_backend", "torch_compile_mode"),
-        *("use_liger_kernel", "padding_free"),
+        *("use_liger_kernel", "padding_free", "activation_offloading"),
     }
 )
 _PACKAGES: Final = {"use_liger_kernel": "liger_kernel"}

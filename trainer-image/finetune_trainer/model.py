@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.blocks import model_arguments, tokenizer_arguments
+from finetune_trainer.blocks import LOADING, model_arguments, tokenizer_arguments
 from finetune_trainer.contract import RunConfig, Stage
 from finetune_trainer.errors import InvalidConfig
 from finetune_trainer.uris import Address, Fetched, Notify, fetch, fetched_before
@@ -87,7 +87,7 @@ def load_config(config: RunConfig, paths: Paths) -> Any:
             ) from error
         raise InvalidConfig(f"`{config.model.uri}` cannot be used: {error}", field=_URI) from error
     for name, value in model_arguments(config.training, found).items():
-        if hasattr(found, name):
+        if name not in LOADING and hasattr(found, name):
             _set(found, name, value)
     return found
 

@@ -37,7 +37,7 @@ def shrunk(model_config: Any) -> Any:
     return small
 
 
-def narrowed(small: Any) -> Any:
+def narrowed(small: Any, *, whole_vocabulary: bool = False) -> Any:
     """The copy with few, narrow heads and a small vocabulary, for models whose single layer is large."""
     narrow = copy.deepcopy(small)
     for part in _parts(narrow):
@@ -53,7 +53,7 @@ def narrowed(small: Any) -> Any:
         part.hidden_size = few * width
         if isinstance(getattr(part, "intermediate_size", None), int):
             part.intermediate_size = 2 * part.hidden_size
-        if isinstance(getattr(part, "vocab_size", None), int):
+        if isinstance(getattr(part, "vocab_size", None), int) and not whole_vocabulary:
             part.vocab_size = min(part.vocab_size, _VOCABULARY)
             part.pad_token_id = 0
         for name, most in _EXPERTS.items():

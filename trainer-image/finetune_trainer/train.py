@@ -18,14 +18,16 @@ from finetune_trainer.blocks import refused
 from finetune_trainer.compatibility import Choice
 from finetune_trainer.contract import (
     RUN_CONFIG_FILE,
+    Device,
     ExitCode,
     Result,
     RunConfig,
     Stage,
+    Topology,
     TrainedModel,
 )
 from finetune_trainer.data import PreparedDataset, load_prepared
-from finetune_trainer.errors import Interrupted, InvalidConfig, OutOfMemory, StageError
+from finetune_trainer.errors import Internal, Interrupted, InvalidConfig, OutOfMemory, StageError
 from finetune_trainer.loading import load_base_model
 from finetune_trainer.model import load_tokenizer
 from finetune_trainer.pod.worker import StageContext, work
@@ -61,6 +63,7 @@ class Session:
 
 def train(context: StageContext) -> Result:
     """Train from the newest checkpoint to the end, or until asked to stop. Every rank returns a Result."""
+    _check_device(context.config.topology)
     gang = Gang.join(context.config.topology, _collective_timeout(context.config))
     notify = context.reporter.notify if gang.is_main_process else _say_nothing
     data = _prepared_data(context, gang, notify)
@@ -73,6 +76,13 @@ def train(context: StageContext) -> Result:
         return error.result(Stage.TRAIN).model_copy(
             update={"step": session.trainer.state.global_step, "resumed_from_step": _resumed_step(session)}
         )
+
+
+def _check_device(topology: Topology) -> None:
+    """A GPU that the node has lost is no mistake of the job: another node may have it. Raises `Internal`."""
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if topology.device is Device.CUDA and visible < topology.processes_per_node:
+        raise Internal(f"{topology.processes_per_node} GPUs are planned for this pod, and it sees {visible}")
 
 
 def _begun(context: StageContext, gang: Gang, notify: Callable[[str], None], data: PreparedDataset) -> Session:

@@ -19,6 +19,7 @@ from finetune_operator.cluster.reported import Json
 from finetune_operator.cluster.resolved import ResolvedSpecs
 from finetune_operator.plan.model import attempts
 from finetune_operator.plan.model.observed import Observed, PodPhase, PodState, StageJob
+from finetune_operator.plan.model.resolved import ResolvedSpec
 from finetune_operator.plan.resolve.resolver import claim_names, secret_names
 from finetune_operator.runtime.kinds import CLAIMS, CLUSTER_TEMPLATES, FINETUNE_JOBS, SECRETS, TEMPLATES, JobKey
 from finetune_operator.runtime.progress import ProgressBoard
@@ -61,7 +62,9 @@ class Observer:
     async def observe(self, key: JobKey, job: FineTuneJob, now: datetime) -> Observation:
         """A job and its surroundings."""
         template = self._template(key, job)
-        started = job.status is not None and job.status.start_time is not None
+        found = {stage: one for stage in Stage if (one := await self.children.job(key, job, stage)) is not None}
+        # A job that has a Job has started, also before its status says so.
+        started = bool(found) or (job.status is not None and job.status.start_time is not None)
         resolved = await self.resolved.of(key, job.metadata.uid, started=started) if started or template else None
         observed = Observed(job=job, template=template, resolved=resolved)
         if resolved is None and template is not None:
@@ -72,10 +75,9 @@ class Observer:
             )
         if template is not None and (resolved is None or _has_new_spec(job)):
             observed = replace(observed, resume_from=await self._resume_from(key, job))
-        found = {stage: one for stage in Stage if (one := await self.children.job(key, job, stage)) is not None}
         seen = {stage: await self._stage(key, job, stage, one, now) for stage, one in found.items()}
         stages = {stage: one.job for stage, one in seen.items()}
-        strays = await self._strays(key, job, stages)
+        strays = await self._strays(key, job, resolved, stages)
         return Observation(
             replace(observed, stages=stages, strays=strays, progress=self._progress(key, stages)),
             tuple(one.relabel for one in found.values() if one.relabel is not None),
@@ -111,9 +113,12 @@ class Observer:
         except (NotFoundError, ValueError):  # not there, or of a version that cannot be read
             return None
 
-    async def _strays(self, key: JobKey, job: FineTuneJob, stages: Mapping[Stage, StageJob]) -> tuple[PodState, ...]:
-        """Pods left over from a Job of the current stage that is gone."""
-        stage = job.status.stage if job.status else None
+    async def _strays(
+        self, key: JobKey, job: FineTuneJob, resolved: ResolvedSpec | None, stages: Mapping[Stage, StageJob]
+    ) -> tuple[PodState, ...]:
+        """Pods left over from a Job of the current stage that is gone. The first stage comes before the status."""
+        first = None if resolved is None else Stage.PREPARE
+        stage = first if job.status is None else job.status.stage
         if stage is None or stage in stages:
             return ()
         return tuple(pod_state(pod) for pod in await self.children.strays(key, job, stage))

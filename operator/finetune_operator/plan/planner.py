@@ -194,8 +194,10 @@ def _fix_spec(context: PolicyContext, decision: Decision) -> tuple[Create, ...]:
 def _spec_change(context: PolicyContext) -> tuple[JobEvent, ...]:
     """Told once for each generation of the spec that resolves to something else than what runs."""
     observed, status = context.observed, context.status
-    seen = status.observed_generation in (None, observed.job.metadata.generation)
-    if status.start_time is None or observed.template is None or seen:
+    if observed.resolved is None or observed.template is None:
+        return ()
+    unseen = status.start_time is None  # it was started a moment ago, and the status has not been written yet
+    if not unseen and status.observed_generation in (None, observed.job.metadata.generation):
         return ()
     try:
         fresh = resolve(observed.job, observed.template, context.settings, observed.resume_from)

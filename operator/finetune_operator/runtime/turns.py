@@ -56,7 +56,7 @@ class Turns(Generic[K]):
         self._busy: Counter[Hashable] = Counter()
         self._taken = 0
         self._size = 0
-        self._count = 0
+        self._count: Counter[Hashable] = Counter()
 
     def __len__(self) -> int:
         return self._size
@@ -81,7 +81,7 @@ class Turns(Generic[K]):
             if any(self._waiting[tenant]):
                 self._order.append(tenant)
             else:
-                del self._waiting[tenant]
+                del self._waiting[tenant], self._count[tenant]
             self._size -= 1
             self._busy[tenant] += 1
             self._taken += 1
@@ -98,13 +98,14 @@ class Turns(Generic[K]):
     def clear(self) -> None:
         """Forgets what waits; what is worked on still counts."""
         self._waiting.clear()
+        self._count.clear()
         self._order.clear()
         self._size = 0
 
     def _next_of(self, tenant: Hashable) -> K:
-        self._count += 1
+        self._count[tenant] += 1
         lanes = self._waiting[tenant]
-        in_order = reversed(lanes) if self._count % _LAST_FIRST == 0 else lanes
+        in_order = reversed(lanes) if self._count[tenant] % _LAST_FIRST == 0 else lanes
         return next(lane for lane in in_order if lane).popleft()
 
     def _may_take(self, tenant: Hashable) -> bool:

@@ -177,6 +177,12 @@ async def test_a_job_that_goes_a_second_time_is_asked_for_a_second_time(started:
     assert started.asked == [TRAIN, LIVE_PODS] * 2
 
 
+async def test_a_job_that_has_a_job_has_started_also_before_its_status_says_so(started: World) -> None:
+    started.knows(BATCH_JOBS, child("Job", "bot-prepare"))
+    await started.observer.observe(BOT, job(), LATER)
+    assert RESOLVED in started.asked, "its template may be gone by now, and it goes on with what it started with"
+
+
 @pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
 async def test_pods_that_outlive_their_job_are_seen_until_they_have_ended(started: World, phase: str) -> None:
     orphan = child("Pod", "bot-train-0-x", owner="uid-of-a-job-that-is-gone")

@@ -115,6 +115,15 @@ def test_a_change_that_cannot_be_compared_without_the_template_is_not_told() -> 
     assert world.phase is Phase.TRAINING
 
 
+def test_a_change_before_the_first_status_is_told_too() -> None:
+    world = World()
+    world.reconcile()
+    world.job = world.job.model_copy(update={"status": None})
+    assert "SpecChangeIgnored" not in [event.reason.value for event in world.plan().events]
+    world.edit(gpus=4)
+    assert "SpecChangeIgnored" in [event.reason.value for event in world.plan().events]
+
+
 def test_a_change_to_a_spec_that_cannot_be_is_told_too() -> None:
     world = World().reach(Stage.TRAIN)
     world.edit(gpus=0, training=world.job.spec.training.model_copy(update={"device": "cuda"}))

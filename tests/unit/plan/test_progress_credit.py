@@ -64,6 +64,16 @@ def test_gpu_seconds_end_when_the_pods_did_and_not_when_the_operator_looked() ->
     assert 200 <= world.status.gpu_seconds < 210
 
 
+def test_a_node_whose_clock_is_ahead_spends_no_gpu_seconds_of_the_future() -> None:
+    world = World(a_job(gpus=2, gpusPerNode=1)).reach(Stage.TRAIN)
+    world.pass_time(100)
+    for index in range(2):
+        world.end_pod(Stage.TRAIN, index, ExitCode.PEER_LOST, finished=world.now + timedelta(days=365))
+    world.reconcile()
+    assert world.status.gpu_seconds is not None
+    assert world.status.gpu_seconds < 210
+
+
 def an_unseen_training(nodes: int = 2) -> World:
     """One whose pods the operator has asked for, and not seen since."""
     world = World(a_job(gpus=nodes, gpusPerNode=1))

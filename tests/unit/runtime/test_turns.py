@@ -60,6 +60,16 @@ def test_a_flood_of_new_keys_lets_one_in_eight_of_the_others_through() -> None:
     assert len(waiting) == 6
 
 
+def test_every_tenants_round_goes_on_beside_its_own_flood() -> None:
+    waiting = turns()
+    for tenant in ("a", "b"):
+        waiting.append(JobKey(tenant, "round"), Lane.ROUND)
+        for key in keys(tenant, 20):
+            waiting.append(key)
+    taken = [waiting.take() for _ in range(16)]
+    assert {key.namespace for key in taken if key and key.name == "round"} == {"a", "b"}
+
+
 @pytest.mark.parametrize(("workers", "most"), [(1, 1), (2, 1), (4, 3), (16, 12), (64, 48)])
 def test_a_tenant_alone_has_three_quarters_of_the_workers(workers: int, most: int) -> None:
     waiting = turns(workers)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from transformers import AutoConfig, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from finetune_trainer import dry_run as dry_run_module
 from finetune_trainer.adaptations.lora import Lora
 from finetune_trainer.compatibility import Choice
 from finetune_trainer.contract import RunConfig, TrainingConfig
@@ -43,6 +44,8 @@ def refusal(config: RunConfig, paths: Paths) -> InvalidConfig:
         {"modelConfig": {"dtype": "bfloat16"}, "trainerConfig": {"gradient_checkpointing": True}},
         {"trainerConfig": {"num_train_epochs": 3, "warmup_steps": 0.1, "lr_scheduler_type": "cosine"}},
         {"trainerConfig": {"dataloader_num_workers": 4, "dataloader_prefetch_factor": 2}},
+        {"trainerConfig": {"dataloader_num_workers": 4, "dataloader_multiprocessing_context": "spawn"}},
+        {"modelConfig": {"dtype": "auto", "attn_implementation": "eager"}},
     ],
     ids=str,
 )
@@ -60,6 +63,9 @@ def test_what_can_be_trained_passes_and_leaves_nothing_behind(job: Job, paths: P
             "flash_attn",
         ),
         ({"trainerConfig": {"use_liger_kernel": True}}, "trainerConfig.use_liger_kernel", "liger_kernel"),
+        ({"modelConfig": {"attn_implementation": "spda"}}, "modelConfig.attn_implementation", "spda"),
+        ({"modelConfig": {"attn_implementation": "a/kernel"}}, "modelConfig.attn_implementation", "kernels"),
+        ({"modelConfig": {"dtype": "auto"}, "peftConfig": {"target_modules": ["query_proj"]}}, "peftConfig", "query_"),
         ({"trainerConfig": {"padding_free": True}}, "trainerConfig.padding_free", "FlashAttention"),
         ({"trainerConfig": {"optim": "apollo_adamw"}}, "trainerConfig", "apollo"),
         ({"trainerConfig": {"optim": "adamw_torch_4bit"}}, "trainerConfig.optim", "torchao"),
@@ -108,7 +114,38 @@ def test_a_gang_is_tried_by_one_process(job: Job, paths: Paths, device: str) -> 
 @pytest.mark.parametrize("optim", ["paged_adamw_8bit", "adamw_bnb_8bit"])
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_what_only_a_gpu_has_is_left_to_the_gpu(job: Job, paths: Paths, optim: str, precision: str) -> None:
-    tried(job(training={"trainerConfig": {"optim": optim, precision: True, "tf32": True}}, topology=GPU), paths)
+    more = {"tf32": True, "torch_compile_mode": "max-autotune", "activation_offloading": True}
+    tried(job(training={"trainerConfig": {"optim": optim, precision: True, **more}}, topology=GPU), paths)
+
+
+def test_a_copy_that_breaks_in_a_way_of_its_own_is_no_verdict(
+    job: Job, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise AssertionError("no library refuses like this")
+
+    monkeypatch.setattr(dry_run_module, "_train", broken)
+    tried(job(), paths)
+
+
+@pytest.mark.parametrize("words", ["the CUDA driver is too old", "NVML is not there"])
+def test_what_misses_a_gpu_is_no_verdict_on_a_job_that_will_have_one(
+    job: Job, paths: Paths, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    def without_gpu(*_: Any, **__: Any) -> None:
+        raise InvalidConfig(words)
+
+    monkeypatch.setattr(dry_run_module, "_train", without_gpu)
+    tried(job(topology=GPU), paths)
+    assert refusal(job(), paths).message == words
+
+
+def test_a_hybrid_that_cannot_be_made_narrower_is_not_tried(job: Job, paths: Paths, tmp_path: Path) -> None:
+    config = AutoConfig.for_model("granitemoehybrid", layer_types=["mamba", "attention"], num_hidden_layers=2)
+    folder = tmp_path / "base"
+    choice = Choice.of(job().training, job().topology)
+    found = dry_run_module._save_small(choice, job(), config, folder)  # noqa: SLF001 - a whole model would be huge
+    assert found is None or any(folder.glob("*.safetensors"))
 
 
 def test_rows_longer_than_the_learned_positions_are_refused(job: Job, paths: Paths, tmp_path: Path) -> None:

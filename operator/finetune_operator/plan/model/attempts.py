@@ -91,9 +91,9 @@ def _together_since(pods: tuple[PodState, ...], nodes: int, now: datetime) -> da
 
 
 def _stopped_at(pods: tuple[PodState, ...], now: datetime) -> datetime:
-    """When the last of the pods ended; `now` while one has not."""
+    """When the last of the pods ended; `now` while one has not. A node's clock may be ahead: it is not after now."""
     moments = [pod.finished for pod in pods if pod.ended and pod.finished is not None]
-    return max(moments) if moments and len(moments) == len(pods) else now
+    return min(now, max(moments)) if moments and len(moments) == len(pods) else now
 
 
 def _gpu_seconds(attempt: Attempt, until: datetime) -> int | None:
