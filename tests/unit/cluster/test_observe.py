@@ -179,6 +179,7 @@ async def test_a_job_that_goes_a_second_time_is_asked_for_a_second_time(started:
 
 async def test_a_job_that_has_a_job_has_started_also_before_its_status_says_so(started: World) -> None:
     started.server.answer("GET", "/api/v1/namespaces/team/events", {"items": []})
+    started.resolved.created(BOT, "uid-bot", config_map())
     started.knows(BATCH_JOBS, child("Job", "bot-prepare"))
     seen = await started.observer.observe(BOT, job(), LATER)
     assert seen.observed.template is None
