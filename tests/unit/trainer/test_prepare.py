@@ -104,14 +104,14 @@ def test_some_invalid_rows_are_tolerated_and_reported(job: Job, paths: Paths) ->
     rows = [*pairs(39), {"prompt": "a", "completion": ""}]
     found = prepared(job(rows), paths)
     assert (found.rows, found.invalid_rows) == (39, 1)
-    assert found.invalid_reasons == ("row 40: `completion` is empty",)
+    assert found.invalid_reasons == ("line 40: `completion` is empty",)
 
 
 def test_too_many_invalid_rows_are_refused_with_counts_and_reasons(job: Job, paths: Paths) -> None:
     rows = [*pairs(7), {"prompt": "a", "completion": ""}, {"completion": "b"}, {"prompt": "c"}]
     error = refused(InvalidData, job(rows), paths)
-    assert error.message.startswith("3 of 10 rows are invalid (30.0%), more than the 5 % tolerated: row 8: ")
-    assert "row 9: `prompt` is missing" in error.message
+    assert error.message.startswith("3 of 10 rows are invalid (30.0%), more than the 5 % tolerated: line 8: ")
+    assert "line 9: `prompt` is missing" in error.message
     assert error.field == "spec.datasets[0].uri"
     assert "invalidTolerancePercent" in (error.advice or "")
     assert not paths.dataset_dir.exists()

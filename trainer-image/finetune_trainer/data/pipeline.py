@@ -34,7 +34,7 @@ _REASONS: Final = 5
 _SAMPLE: Final = 100
 """Rows looked at to detect a format."""
 _LONGEST_REASON: Final = 160
-_RECIPE: Final = "rows-2"
+_RECIPE: Final = "rows-3"
 """Changes when the same inputs would be tokenised otherwise."""
 
 
@@ -171,7 +171,7 @@ def _format_of(dataset: Fetched) -> RowFormat:
 
 def _detected(dataset: Fetched) -> RowFormat:
     """By the columns of the first rows. A dataset without readable rows is told by what is wrong with them."""
-    values = [row.values for row in islice(read_rows(dataset.files), _SAMPLE) if row.values is not None]
+    values = [row.values for row in islice(read_rows(dataset.files, dataset.field), _SAMPLE) if row.values is not None]
     columns = sorted({column for row in values for column in row})
     form = detect(columns, dataset.source.columns)
     if form is None and values:
@@ -195,7 +195,7 @@ def _check_template(form: RowFormat, tokenizer: Any) -> None:
 def _tokenise(dataset: Fetched, form: RowFormat, context: TokenizeContext) -> None:
     counts = context.counts
     template = ChatTemplate(context.encoder.tokenizer)
-    rows = read_rows(dataset.files)
+    rows = read_rows(dataset.files, dataset.field)
     while batch := list(islice(rows, _BATCH)):
         rendered: list[tuple[str, bytes, Rendered]] = []
         for raw in batch:
