@@ -234,7 +234,14 @@ class PreparedData(Contract):
     invalid_reasons: tuple[str, ...] = ()
     """The first few, each with its row number."""
     tokens: int = 0
+    learned_tokens: int | None = None
+    """Those of them that count for the loss."""
+    unlearned_answers: int = 0
+    """Answers in chats that count for nothing: the chat template writes them otherwise than the model would."""
     truncated_rows: int = 0
+    """Rows longer than maxSequenceLength, of which the end was cut."""
+    cut_tokens: int = 0
+    """Tokens of those rows that were cut, not counted in `tokens`."""
     lengths: Percentiles | None = None
     digest: str
     """sha256 over the tokenised rows in order; every later stage and every rank checks it."""

@@ -35,7 +35,7 @@ def run(config: RunConfig, paths: Paths, notify: Notify) -> Result:
     )
     if resume_from is not None:
         resume_from.check(config, prepared)
-    return Result(stage=Stage.PREPARE, exit_code=ExitCode.OK, message=_summary(prepared), prepared=prepared)
+    return Result(stage=Stage.PREPARE, exit_code=ExitCode.OK, message=summary(prepared, config), prepared=prepared)
 
 
 def ensure_prepared(config: RunConfig, paths: Paths, notify: Notify) -> PreparedDataset:
@@ -66,10 +66,20 @@ def _probe_targets(config: RunConfig, paths: Paths) -> None:
         open_folder(Address(config.checkpoints.uri, "spec.checkpoints.uri", "output", secret), paths).probe()
 
 
-def _summary(prepared: PreparedData) -> str:
+def summary(prepared: PreparedData, config: RunConfig) -> str:
+    """What was found, and everything that was left out, in words."""
     parts = [f"{prepared.train_rows:,} rows to train on, {prepared.eval_rows:,} held out, {prepared.tokens:,} tokens"]
+    if prepared.learned_tokens is not None and prepared.tokens:
+        parts.append(f"{prepared.learned_tokens / prepared.tokens:.0%} of the tokens are learned")
     if prepared.invalid_rows:
         parts.append(f"{prepared.invalid_rows:,} invalid rows left out")
     if prepared.truncated_rows:
-        parts.append(f"{prepared.truncated_rows:,} rows cut")
+        share = prepared.truncated_rows / prepared.rows
+        length = config.training.max_sequence_length
+        parts.append(f"{prepared.truncated_rows:,} rows ({share:.1%}) cut at {length:,} tokens")
+    if prepared.unlearned_answers:
+        parts.append(
+            f"{prepared.unlearned_answers:,} answers not learned: "
+            "the chat template writes them otherwise than the model would"
+        )
     return "; ".join(parts)

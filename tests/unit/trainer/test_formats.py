@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from tests.unit.trainer.conftest import tiny_tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from finetune_trainer.contract import LossOn, TrainingConfig
-from finetune_trainer.data.encode import IGNORED, ChatTemplate, Encoded, Encoder
+from finetune_trainer.data.chat_template import ChatTemplate
+from finetune_trainer.data.encode import IGNORED, Encoded, Encoder
 from finetune_trainer.data.formats import FORMATS, detect
 from finetune_trainer.data.formats.base import InvalidRow, RowFormat
 from finetune_trainer.data.formats.chat import Chat
@@ -21,7 +23,8 @@ def encoded(tokenizer: Any, form: RowFormat, row: dict[str, Any], **training: An
     (verdict,) = encoder.encode([form.render(row, ChatTemplate(tokenizer))])
     if isinstance(verdict, InvalidRow):
         raise verdict
-    return verdict
+    (only,) = verdict
+    return only
 
 
 def learned(tokenizer: Any, row: Encoded) -> str:
@@ -75,8 +78,56 @@ def test_the_prompt_is_learned_too_when_the_job_says_so(tokenizer: Any, training
 
 
 def test_a_long_row_is_cut_and_counted(tokenizer: Any) -> None:
-    row = encoded(tokenizer, Text(), {"text": "fox " * 100}, max_sequence_length=16)
-    assert (len(row.input_ids), len(row.labels), row.truncated) == (16, 16, True)
+    long = {"prompt": "fox", "completion": "fox " * 100}
+    row = encoded(tokenizer, PromptCompletion(), long, max_sequence_length=16)
+    whole = encoded(tokenizer, PromptCompletion(), long, max_sequence_length=1024)
+    assert (len(row.input_ids), len(row.labels), row.cut) == (16, 16, len(whole.input_ids) - 16)
+    assert (row.teaches_stop, whole.teaches_stop) == (False, True)
+
+
+def test_a_long_document_becomes_several_rows_of_which_every_token_is_learned_once(tokenizer: Any) -> None:
+    encoder = Encoder.of(tokenizer, TrainingConfig(max_sequence_length=64))
+    rendered = Text().render({"text": "small owl " * 5000}, ChatTemplate(tokenizer))
+    (pieces,) = encoder.encode([rendered])
+    (whole,) = Encoder.of(tokenizer, TrainingConfig(max_sequence_length=99_999)).encode([rendered])
+    assert isinstance(pieces, list)
+    assert isinstance(whole, list)
+    assert len(pieces) > 100
+    assert all(1 < len(piece.input_ids) <= 64 and piece.cut == 0 for piece in pieces)
+    predicted = [label for piece in pieces for label in piece.labels[1:]]
+    assert predicted == whole[0].labels[1:]
+    assert [piece.teaches_stop for piece in pieces[-2:]] == [False, True]
+
+
+def with_ends(tokenizer: Any) -> Any:
+    """A tokenizer that adds the tokens which begin and end a document, as Llama's and Gemma's do."""
+    tokenizer.add_special_tokens({"bos_token": "<bos>"})
+    ends = [("<bos>", tokenizer.bos_token_id), ("<end>", tokenizer.eos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A <end>", special_tokens=ends)
+    return tokenizer
+
+
+def test_the_end_that_the_tokenizer_adds_itself_is_learned() -> None:
+    base = with_ends(tiny_tokenizer(chat=False))
+    row = encoded(base, PromptCompletion(), {"prompt": "2 + 2 = ", "completion": "4"})
+    assert seen(base, row) == "<bos>2 + 2 = 4<end>"
+    assert learned(base, row) == "4<end>"
+    assert row.teaches_stop
+
+
+def test_a_text_that_holds_the_models_markers_gets_them_once() -> None:
+    base = with_ends(tiny_tokenizer())
+    for written in ("<bos><|user|>fox?<end>\n<|assistant|>dog<end>", "<bos>the fox"):
+        assert seen(base, encoded(base, Text(), {"text": written})) == f"{written.removesuffix('<end>')}<end>"
+    row = encoded(base, PromptCompletion(), {"prompt": "<bos><|user|>fox?<end>\n<|assistant|>", "completion": "dog"})
+    assert seen(base, row) == "<bos><|user|>fox?<end>\n<|assistant|>dog<end>"
+    assert learned(base, row) == "dog<end>"
+
+
+def test_a_text_that_ends_with_a_marker_and_a_line_feed_is_not_ended_again(tokenizer: Any) -> None:
+    row = encoded(tokenizer, Text(), {"text": "<|user|>fox?<end>\n<|assistant|>dog<end>\n"})
+    assert seen(tokenizer, row).count("<end>") == 2
+    assert row.teaches_stop
 
 
 def test_a_row_whose_prompt_fills_the_length_is_invalid_since_nothing_is_learned(tokenizer: Any) -> None:

@@ -49,6 +49,49 @@ def test_rows_are_tokenised_counted_and_divided(job: Job, paths: Paths) -> None:
     assert all(0 < row["labels"].count(IGNORED) < len(row["labels"]) == len(row["input_ids"]) for row in rows)
 
 
+def test_what_is_learned_and_what_is_cut_is_counted(job: Job, paths: Paths, said: list[str]) -> None:
+    found = prepared(job(pairs(40)), paths)
+    rows = [*load_prepared(paths).train, *load_prepared(paths).eval]
+    assert found.learned_tokens == sum(label != IGNORED for row in rows for label in row["labels"])
+    assert (found.truncated_rows, found.cut_tokens, found.unlearned_answers) == (0, 0, 0)
+    cut = prepare.run(job(pairs(40), training={"maxSequenceLength": 19}), paths, said.append)
+    assert cut.prepared is not None
+    assert 0 < cut.prepared.truncated_rows < 40
+    assert cut.prepared.cut_tokens == found.tokens - cut.prepared.tokens
+    share = cut.prepared.truncated_rows / 40
+    assert f"{cut.prepared.truncated_rows} rows ({share:.1%}) cut at 19 tokens" in cut.message
+
+
+def test_answers_that_the_template_rewrites_are_counted_and_told(job: Job, paths: Paths) -> None:
+    forgetful = (
+        "{% for m in messages %}<|{{ m.role }}|>"
+        "{{ m.content if loop.last or m.role != 'assistant' else 'forgotten' }}<end>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    turns = [{"role": role, "content": "a"} for role in ("user", "assistant", "user", "assistant")]
+    config = job([{"messages": turns}] * 4, training={"chatTemplate": forgetful})
+    result = prepare.run(config, paths, lambda _: None)
+    assert result.prepared is not None
+    assert result.prepared.unlearned_answers == 4
+    assert "4 answers not learned: the chat template writes them otherwise than the model would" in result.message
+
+
+def test_a_template_whose_answers_end_with_nothing_that_stops_is_refused(job: Job, paths: Paths) -> None:
+    endless = (
+        "{% for m in messages %}<|{{ m.role }}|>{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    error = refused(InvalidConfig, job(pairs(4), training={"chatTemplate": endless}), paths)
+    assert "no answer ends with a token that is learned and with which the model stops" in error.message
+    assert error.field == "spec.training.chatTemplate"
+
+
+def test_a_length_at_which_every_answer_is_cut_is_refused(job: Job, paths: Paths) -> None:
+    error = refused(InvalidConfig, job(pairs(4), training={"maxSequenceLength": 15}), paths)
+    assert "are cut at 15 tokens: the model would never learn to stop" in error.message
+    assert error.field == "spec.training.maxSequenceLength"
+
+
 def test_the_parameters_are_counted_from_the_headers(job: Job, paths: Paths, model_folder: Path) -> None:
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
@@ -75,7 +118,7 @@ def test_preparing_again_is_answered_from_the_workspace(job: Job, paths: Paths, 
 @pytest.mark.parametrize(
     "change",
     [
-        {"maxSequenceLength": 12},
+        {"maxSequenceLength": 19},
         {"lossOn": "all"},
         {"chatTemplate": CHAT_TEMPLATE.replace("<|", "<<")},
     ],

@@ -5,11 +5,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_trainer.data.split import fingerprint, held_out
+from finetune_trainer.data.split import fingerprint, held_out_limit, is_held_out, pieces
 from finetune_trainer.data.statistics import Lengths
 
 PRINTS = st.lists(st.integers(0, 500), min_size=1).map(lambda numbers: [fingerprint({"text": n}) for n in numbers])
 FRACTIONS = st.floats(0, 0.9)
+
+
+def held_out(prints: list[bytes], fraction: float) -> list[bool]:
+    limit = held_out_limit(lambda: pieces(prints), fraction)
+    return list(map(bool, is_held_out(b"".join(prints), limit)))
 
 
 @given(PRINTS, FRACTIONS)

@@ -75,8 +75,21 @@ def _accepted(spec: ResolvedSpec) -> Iterator[JobEvent]:
 
 def _prepared(data: PreparedData) -> JobEvent:
     held_out = f", {data.eval_rows} of them held out" if data.eval_rows else ""
-    unusable = f"; {count(data.invalid_rows, 'row')} unusable" if data.invalid_rows else ""
-    return _normal(Reason.PREPARED, f"{count(data.rows, 'row')}{held_out}, {count(data.tokens, 'token')}{unusable}")
+    left_out = "".join(f"; {part}" for part in _left_out(data))
+    return _normal(Reason.PREPARED, f"{count(data.rows, 'row')}{held_out}, {count(data.tokens, 'token')}{left_out}")
+
+
+_NOTABLE: Final = 0.01
+"""Share of the rows, or of the tokens, from which on it is told that they were cut."""
+
+
+def _left_out(data: PreparedData) -> Iterator[str]:
+    if data.invalid_rows:
+        yield f"{count(data.invalid_rows, 'row')} unusable"
+    if data.truncated_rows > _NOTABLE * data.rows or data.cut_tokens > _NOTABLE * data.tokens:
+        yield f"{count(data.truncated_rows, 'row')} cut at maxSequenceLength ({count(data.cut_tokens, 'token')})"
+    if data.unlearned_answers:
+        yield f"{count(data.unlearned_answers, 'answer')} not learned"
 
 
 def _trained(trained: TrainedModel) -> JobEvent:

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from finetune_trainer.contract import DataFormat
 
 Row = Mapping[str, Any]
+Spans = tuple[tuple[int, int], ...]
+"""Parts of a text: the first character of each, and the one after its last."""
 
 
 class InvalidRow(Exception):  # noqa: N818 - a verdict on a row, not a fault of the program
@@ -16,19 +18,31 @@ class InvalidRow(Exception):  # noqa: N818 - a verdict on a row, not a fault of 
 
 
 @dataclass(frozen=True)
-class Message:
-    role: str
-    content: str
+class Conversation:
+    """Messages as chat templates take them, and the tools that the assistant may call."""
+
+    messages: tuple[dict[str, Any], ...]
+    tools: tuple[dict[str, Any], ...] = ()
+
+    def until(self, end: int) -> Conversation:
+        """Its first messages."""
+        return Conversation(self.messages[:end], self.tools)
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A row as the model sees it. Only characters within `learned` (start, end) count for the loss."""
+    """A row as the model sees it. Only tokens that begin within `learned` count for the loss."""
 
     text: str
-    learned: tuple[tuple[int, int], ...]
+    learned: Spans
     special_tokens: bool
     """Whether the tokenizer still has to add the tokens that begin and end a document."""
+    open_ended: bool = False
+    """Whether a learned part may lack the token with which the model stops: it is then looked for behind it."""
+    in_pieces: bool = False
+    """Whether a text that is too long becomes several rows; otherwise it is cut."""
+    unlearned_answers: int = 0
+    """Answers that are in the text, but not as the model would generate them."""
 
 
 class Template(Protocol):
@@ -37,7 +51,15 @@ class Template(Protocol):
     @property
     def exists(self) -> bool: ...
 
-    def render(self, messages: list[Message], *, answer_follows: bool) -> str: ...
+    def marked(self, chat: Conversation) -> tuple[str, Spans] | None:
+        """The text with what the assistant generates; None for a template that does not tell."""
+        ...
+
+    def render(self, chat: Conversation, *, answer_follows: bool) -> str: ...
+
+    def is_rendered(self, text: str) -> bool:
+        """Whether the text ends where the assistant goes on, as this template writes it."""
+        ...
 
 
 class RowFormat(Protocol):
@@ -49,6 +71,11 @@ class RowFormat(Protocol):
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns that every row must have, by the format's own names."""
+        ...
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Columns that a row may have."""
         ...
 
     def check(self, row: Row) -> None:

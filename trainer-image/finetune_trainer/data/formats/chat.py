@@ -2,63 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-
 from finetune_trainer.contract import DataFormat
-from finetune_trainer.data.formats.base import InvalidRow, Message, Rendered, Row, Template
-
-_ROLES: Final = ("system", "user", "assistant", "tool", "developer")
+from finetune_trainer.data.formats.base import Conversation, InvalidRow, Rendered, Row, Template
+from finetune_trainer.data.formats.messages import conversation
 
 
 class Chat:
     name = DataFormat.CHAT
     columns = ("messages",)
+    optional = ("tools",)
 
     def check(self, row: Row) -> None:
-        _messages(row)
+        conversation(row)
 
     def render(self, row: Row, template: Template) -> Rendered:
-        return render_chat(_messages(row), template)
+        return render_chat(conversation(row), template)
 
 
-def render_chat(messages: list[Message], template: Template) -> Rendered:
-    """The whole conversation, with the assistant's answers learned.
+def render_chat(chat: Conversation, template: Template) -> Rendered:
+    """The whole conversation, with what the assistant generates learned.
 
-    A template that rewrites earlier turns (some drop the reasoning of all answers but the last) teaches only those
-    answers which it leaves as they would be generated; the last must be one of them.
+    Where the template does not tell what that is, an answer is what rendering the chat until it and until before it
+    differ by. A template that rewrites earlier turns then teaches only those answers which it leaves as they would be
+    generated; the others are counted.
     """
-    text = template.render(messages, answer_follows=False)
+    if (found := template.marked(chat)) is not None:
+        text, spans = found
+        if not spans:
+            raise InvalidRow("the chat template marks nothing in it as the assistant's ({% generation %})")
+        return Rendered(text, spans, special_tokens=False)
+    text = template.render(chat, answer_follows=False)
+    answers = [index for index, message in enumerate(chat.messages) if message["role"] == "assistant"]
     learned = []
-    for index, message in enumerate(messages):
-        if message.role != "assistant":
-            continue
-        before = template.render(messages[:index], answer_follows=True)
-        after = template.render(messages[: index + 1], answer_follows=False)
+    for index in answers:
+        before = template.render(chat.until(index), answer_follows=True)
+        after = template.render(chat.until(index + 1), answer_follows=False)
         if text.startswith(before) and text.startswith(after) and len(before) < len(after):
             learned.append((len(before), len(after)))
     if not learned:
         raise InvalidRow("the chat template does not show the assistant's answer as it would be generated")
-    return Rendered(text, tuple(learned), special_tokens=False)
-
-
-def _messages(row: Row) -> list[Message]:
-    messages = row.get("messages")
-    if messages is None:
-        raise InvalidRow("`messages` is missing")
-    if not isinstance(messages, list) or not messages:
-        raise InvalidRow("`messages` is not a list of messages")
-    found = [_message(number, message) for number, message in enumerate(messages, start=1)]
-    if not any(message.role == "assistant" for message in found):
-        raise InvalidRow("no message is the assistant's")
-    return found
-
-
-def _message(number: int, message: Any) -> Message:
-    if not isinstance(message, dict):
-        raise InvalidRow(f"message {number} is not an object with `role` and `content`")
-    role, content = message.get("role"), message.get("content")
-    if role not in _ROLES:
-        raise InvalidRow(f"message {number} has the role {role!r}, not one of {', '.join(_ROLES)}")
-    if not isinstance(content, str) or not content.strip():
-        raise InvalidRow(f"`content` of message {number} ({role}) is empty or no text")
-    return Message(role, content)
+    left = len(answers) - len(learned)
+    return Rendered(text, tuple(learned), special_tokens=False, open_ended=True, unlearned_answers=left)
