@@ -31,7 +31,7 @@ class Encoded:
 
     @property
     def learned(self) -> int:
-        return sum(label != IGNORED for label in self.labels)
+        return len(self.labels) - self.labels.count(IGNORED)
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,8 @@ class Encoder:
         """Which tokens are learned, and where among them are those that stop; adds the end of text where it lacks."""
         owners = _owners(row.learned, offsets)
         learned = [owner is not None for owner in owners]
-        visible = (index for index, offset in enumerate(offsets) if not _is_space(row.text, offset))
-        lasts = {owner: index for index in visible if (owner := owners[index]) is not None}
         stops = []
-        for last in lasts.values():
+        for last in _lasts(row.text, owners, offsets):
             if ids[last] in self.ends:
                 stops.append(last)
             elif row.open_ended and last + 1 < len(ids) and ids[last + 1] in self.ends:
@@ -142,12 +140,27 @@ class Encoder:
 
 def _owners(spans: Spans, offsets: Offsets) -> list[int | None]:
     """For each token, in which of the parts it begins."""
+    if len(spans) == 1:
+        begin, end = spans[0]
+        return [0 if begin <= first < end else None for first, _ in offsets]
     starts = [start for start, _ in spans]
     found: list[int | None] = []
     for first, _ in offsets:
         owner = bisect_right(starts, first) - 1
         found.append(owner if owner >= 0 and first < spans[owner][1] else None)
     return found
+
+
+def _lasts(text: str, owners: list[int | None], offsets: Offsets) -> list[int]:
+    """Of each part the last token that is not white space."""
+    ends = {owner: index for index, owner in enumerate(owners) if owner is not None}
+    lasts = []
+    for owner, end in ends.items():
+        last = end
+        while last > 0 and owners[last - 1] == owner and _is_space(text, offsets[last]):
+            last -= 1
+        lasts.append(last)
+    return lasts
 
 
 def _is_space(text: str, offset: tuple[int, int]) -> bool:

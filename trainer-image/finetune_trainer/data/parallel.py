@@ -24,10 +24,10 @@ Result = TypeVar("Result")
 Work = Callable[[list[RawRow]], Result]
 
 
-def cores() -> int:
-    """As many as the supervisor gave this stage threads; those of the machine when nobody said."""
+def cores(training_processes: int) -> int:
+    """Of the pod: the supervisor divided them among the processes that train; those of the machine when nobody did."""
     given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdigit() else len(os.sched_getaffinity(0))
+    return int(given) * training_processes if given.isdigit() else len(os.sched_getaffinity(0))
 
 
 def batches(rows: Iterator[RawRow]) -> Iterator[list[RawRow]]:

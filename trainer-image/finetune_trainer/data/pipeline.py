@@ -89,12 +89,13 @@ def _tokenised(config: RunConfig, paths: Paths, datasets: list[Fetched], folder:
     encoder = Encoder.of(tokenizer, config.training)
     formats = [_format_of(dataset) for dataset in datasets]
     counts = RowCounts()
+    processes = cores(config.topology.processes_per_node)
     all_rows = folder / "all.arrow"
     with writing_rows(all_rows) as writer:
         for dataset, form in zip(datasets, formats, strict=True):
             _check_template(form, tokenizer)
             work = BatchTokenizer(encoder, form, dataset.source.columns)
-            for done in in_processes(work, read_rows(dataset.files, dataset.field), cores()):
+            for done in in_processes(work, read_rows(dataset.files, dataset.field), processes):
                 writer.add(done.rows)
                 counts.merge(done.counts)
                 notify(
