@@ -76,6 +76,14 @@ class DataFormat(StrEnum):
     CHAT = "chat"
 
 
+class SampleBy(StrEnum):
+    """What of a .txt file is one document (named as `datasets` names it)."""
+
+    PARAGRAPH = "paragraph"
+    DOCUMENT = "document"
+    LINE = "line"
+
+
 class LossOn(StrEnum):
     COMPLETION = "completion"
     ALL = "all"
@@ -133,7 +141,10 @@ class DatasetSource(Contract):
     format: DataFormat = DataFormat.AUTO
     columns: dict[str, str] = Field(default_factory=dict)
     """From the format's own column name (for example `prompt`) to the dataset's (for example `question`)."""
+    config: str | None = None
+    """Which configuration of a Hub dataset; needed where it has several."""
     split: str = "train"
+    sample_by: SampleBy = SampleBy.PARAGRAPH
     secret: str | None = None
 
 

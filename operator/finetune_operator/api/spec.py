@@ -28,7 +28,7 @@ from finetune_operator.api.rules import (
     uri_rules,
 )
 from finetune_trainer.adaptations import METHODS
-from finetune_trainer.contract import DataFormat, LossOn
+from finetune_trainer.contract import DataFormat, LossOn, SampleBy
 from finetune_trainer.objectives import OBJECTIVES
 
 QUANTITY: Final = r"^[1-9][0-9]*(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"
@@ -107,8 +107,13 @@ class DatasetSpec(ApiModel):
     auto finds out from the columns."""
     columns: dict[str, Annotated[str, Field(min_length=1, max_length=256)]] = Field(default_factory=dict, max_length=16)
     """Renames columns: from the format's own name (prompt) to the name in the data (question)."""
+    config: str | None = Field(default=None, min_length=1, max_length=128)
+    """Which configuration of a Hugging Face dataset to train on, where it has several."""
     split: str = Field(default="train", min_length=1, max_length=128)
     """Which split of a Hugging Face dataset to train on."""
+    sample_by: SampleBy = SampleBy.PARAGRAPH
+    """What of a .txt file is one document: a `paragraph` (empty lines divide them), the whole file (`document`),
+    or a `line`."""
     secret_ref: SecretRef | None = None
     """Credentials for private data."""
 

@@ -143,6 +143,18 @@ def test_columns_are_mapped_and_formats_detected_through_the_mapping(job: Job, p
     assert mapped.digest == prepared(job(pairs(8)), paths).digest
 
 
+def test_a_long_text_file_becomes_rows_of_the_length_that_is_asked_for(job: Job, paths: Paths, tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("The small owl sings near the old bridge.\n" * 500 + "\nThe end.\n")
+    source = {"uri": f"file://{tmp_path}/book.txt"}
+    found = prepared(job(datasets=[source]), paths)
+    assert (found.format, found.truncated_rows, found.invalid_rows) == ("text", 0, 0)
+    assert found.rows > 100
+    assert found.lengths is not None
+    assert (found.lengths.p50, found.lengths.max) == (64, 64)
+    by_line = prepared(job(datasets=[{**source, "sampleBy": "line"}]), paths)
+    assert by_line.rows == 501
+
+
 def test_some_invalid_rows_are_tolerated_and_reported(job: Job, paths: Paths) -> None:
     rows = [*pairs(39), {"prompt": "a", "completion": ""}]
     found = prepared(job(rows), paths)

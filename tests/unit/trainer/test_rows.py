@@ -11,7 +11,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet  # type: ignore[import-untyped]
 import pytest
 
-from finetune_trainer.contract import DatasetSource
+from finetune_trainer.contract import DatasetSource, SampleBy
 from finetune_trainer.data.rows import RawRow, data_files, read_rows
 from finetune_trainer.errors import InvalidData
 
@@ -111,7 +111,8 @@ def test_a_pointer_of_git_lfs_is_not_taken_for_text(tmp_path: Path) -> None:
 def test_a_compressed_file_that_is_cut_off_is_refused_with_the_line(tmp_path: Path, suffix: str) -> None:
     values = [{"text": f"{number * 7919 % 50_021} words"} for number in range(50_000)]
     lines = "".join(json.dumps(value) + "\n" for value in values)
-    text = {"json": json.dumps(values, indent=0), "csv": "text\n" + lines.replace('"', "")}.get(suffix, lines)
+    others = {"json": json.dumps(values, indent=0), "csv": "text\n" + lines.replace('"', "")}
+    text = {**others, "txt": lines.replace("\n", "\n\n")}.get(suffix, lines)
     whole = gzip.compress(text.encode())
     (tmp_path / f"rows.{suffix}.gz").write_bytes(whole[: len(whole) // 3])
     error = unreadable(tmp_path / f"rows.{suffix}.gz")
@@ -203,6 +204,35 @@ def test_a_csv_row_in_another_encoding_is_one_invalid_row(tmp_path: Path) -> Non
 def test_a_csv_header_that_is_none_is_refused(tmp_path: Path, header: str) -> None:
     (tmp_path / "rows.csv").write_text(f"{header}\n1,2\n")
     assert "cannot be read at all" in unreadable(tmp_path / "rows.csv").message
+
+
+TEXT = "\n\nfirst line\r\nsecond line\n   \n\nthird line\nfourth line"
+
+
+@pytest.mark.parametrize(
+    ("sample_by", "expected"),
+    [
+        ("paragraph", [("line 3", "first line\nsecond line"), ("line 7", "third line\nfourth line")]),
+        ("document", [("line 3", "first line\nsecond line\n   \n\nthird line\nfourth line")]),
+        (
+            "line",
+            [("line 3", "first line"), ("line 4", "second line"), ("line 7", "third line"), ("line 8", "fourth line")],
+        ),
+    ],
+)
+def test_of_a_text_file_a_document_is_what_the_job_says(
+    tmp_path: Path, sample_by: str, expected: list[tuple[str, str]]
+) -> None:
+    (tmp_path / "rows.txt").write_bytes(TEXT.encode())
+    rows = [(row.place, row.values) for row in read_rows([tmp_path / "rows.txt"], FIELD, SampleBy(sample_by))]
+    assert rows == [(place, {"text": text}) for place, text in expected]
+
+
+def test_a_document_without_an_end_is_read_in_pieces(tmp_path: Path) -> None:
+    (tmp_path / "rows.txt").write_text("a line of text\n" * 200_000)
+    rows = read(tmp_path / "rows.txt")
+    assert len(rows) == 3
+    assert "\n".join(str((row.values or {})["text"]) for row in rows) + "\n" == "a line of text\n" * 200_000
 
 
 def test_rows_of_several_files_are_told_apart(tmp_path: Path) -> None:

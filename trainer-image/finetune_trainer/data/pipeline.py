@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.formats import described, detect, named
 from finetune_trainer.data.formats.base import RowFormat
 from finetune_trainer.data.parallel import cores, in_processes
-from finetune_trainer.data.rows import data_files, read_rows
+from finetune_trainer.data.rows import RawRow, data_files, read_rows
 from finetune_trainer.data.statistics import RowCounts
 from finetune_trainer.data.store import Receipt, divide, read_receipt, write_receipt, writing_rows
 from finetune_trainer.data.verdict import judge
@@ -38,6 +39,9 @@ class Fetched:
     field: str
     files: list[Path]
     sha256: str
+
+    def rows(self) -> Iterator[RawRow]:
+        return read_rows(self.files, self.field, self.source.sample_by)
 
 
 def prepare_dataset(config: RunConfig, paths: Paths, notify: Notify) -> PreparedData:
@@ -95,7 +99,7 @@ def _tokenised(config: RunConfig, paths: Paths, datasets: list[Fetched], folder:
         for dataset, form in zip(datasets, formats, strict=True):
             _check_template(form, tokenizer)
             work = BatchTokenizer(encoder, form, dataset.source.columns)
-            for done in in_processes(work, read_rows(dataset.files, dataset.field), processes):
+            for done in in_processes(work, dataset.rows(), processes):
                 writer.add(done.rows)
                 counts.merge(done.counts)
                 notify(
@@ -138,7 +142,7 @@ def _format_of(dataset: Fetched) -> RowFormat:
 
 def _detected(dataset: Fetched) -> RowFormat:
     """By the columns of the first rows. A dataset without readable rows is told by what is wrong with them."""
-    values = [row.values for row in islice(read_rows(dataset.files, dataset.field), _SAMPLE) if row.values is not None]
+    values = [row.values for row in islice(dataset.rows(), _SAMPLE) if row.values is not None]
     columns = sorted({column for row in values for column in row})
     form = detect(columns, dataset.source.columns)
     if form is None and values:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from finetune_trainer.contract import DatasetSource
+from finetune_trainer.contract import DatasetSource, SampleBy
 from finetune_trainer.data.readers import UnreadableError, reader_of, suffixes
 from finetune_trainer.errors import InvalidData
 
@@ -45,14 +45,14 @@ def data_files(path: Path, source: DatasetSource, field: str) -> list[Path]:
     return files
 
 
-def read_rows(files: list[Path], field: str) -> Iterator[RawRow]:
+def read_rows(files: list[Path], field: str, sample_by: SampleBy = SampleBy.PARAGRAPH) -> Iterator[RawRow]:
     """Every row of every file; broken rows come with their fault.
 
     Raises `InvalidData` where the rest of a file cannot be read: nobody knows how many rows that is.
     """
     for file in files:
         prefix = f"{file.name} " if len(files) > 1 else ""
-        reader = reader_of(file)
+        reader = reader_of(file, sample_by)
         if reader is None:
             raise ValueError(f"no reader for {file}")
         number = 0

@@ -136,7 +136,9 @@ def _datasets(spec: JobSpec) -> list[DatasetSource]:
             revision=dataset.revision,
             format=dataset.format,
             columns=dataset.columns,
+            config=dataset.config,
             split=dataset.split,
+            sample_by=dataset.sample_by,
             secret=dataset.secret_ref.name if dataset.secret_ref else None,
         )
         for dataset in spec.datasets

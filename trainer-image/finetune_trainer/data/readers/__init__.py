@@ -6,12 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from finetune_trainer.contract import SampleBy
 from finetune_trainer.data.readers.base import Reader, UnreadableError
 from finetune_trainer.data.readers.delimited import delimited
 from finetune_trainer.data.readers.json_document import json_document
 from finetune_trainer.data.readers.json_lines import json_lines
 from finetune_trainer.data.readers.parquet import parquet
-from finetune_trainer.data.readers.plain import plain_lines
+from finetune_trainer.data.readers.plain import documents, lines, paragraphs
 
 __all__ = ["Reader", "UnreadableError", "reader_of", "suffixes"]
 
@@ -22,16 +23,23 @@ _READERS: Final[dict[str, Reader]] = {
     ".csv": Reader(partial(delimited, delimiter=",")),
     ".tsv": Reader(partial(delimited, delimiter="\t")),
     ".parquet": Reader(parquet, unit="row"),
-    ".txt": Reader(plain_lines),
+}
+_TEXT: Final = ".txt"
+_TEXT_READERS: Final = {
+    SampleBy.PARAGRAPH: Reader(paragraphs),
+    SampleBy.DOCUMENT: Reader(documents),
+    SampleBy.LINE: Reader(lines),
 }
 
 
-def reader_of(path: Path) -> Reader | None:
+def reader_of(path: Path, sample_by: SampleBy = SampleBy.PARAGRAPH) -> Reader | None:
     """By the name's ending, `.gz` or not; None for a kind that cannot be read."""
-    endings = [suffix for suffix in path.suffixes if suffix != ".gz"]
-    return _READERS.get(endings[-1].lower()) if endings else None
+    endings = [suffix.lower() for suffix in path.suffixes if suffix != ".gz"]
+    if endings and endings[-1] == _TEXT:
+        return _TEXT_READERS[sample_by]
+    return _READERS.get(endings[-1]) if endings else None
 
 
 def suffixes() -> str:
     """For a message."""
-    return ", ".join(_READERS)
+    return ", ".join((*_READERS, _TEXT))
