@@ -16,13 +16,14 @@ from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.formats import described, detect, named
 from finetune_trainer.data.formats.base import RowFormat
 from finetune_trainer.data.parallel import cores, in_processes
-from finetune_trainer.data.rows import RawRow, data_files, read_rows
+from finetune_trainer.data.rows import RawRow, data_files, part_files, read_rows
 from finetune_trainer.data.statistics import RowCounts
 from finetune_trainer.data.store import Receipt, divide, read_receipt, write_receipt, writing_rows
 from finetune_trainer.data.verdict import judge
 from finetune_trainer.errors import InvalidConfig, InvalidData
 from finetune_trainer.model import fetch_model, load_tokenizer, model_revision
 from finetune_trainer.uris import Address, Notify, download_folder, fetch
+from finetune_trainer.uris.address import is_repository
 from finetune_trainer.workspace import Paths, replacing_folder
 
 _SAMPLE: Final = 100
@@ -64,9 +65,16 @@ def prepare_dataset(config: RunConfig, paths: Paths, notify: Notify) -> Prepared
 
 def _fetched(source: DatasetSource, index: int, paths: Paths, notify: Notify) -> Fetched:
     address = Address.of_dataset(source, index, paths)
+    is_part = is_repository(address)
+    if source.config is not None and not is_part:
+        raise InvalidConfig(
+            f"`{source.uri}` has no configurations: only a dataset of the Hub has",
+            field=address.sibling("config"),
+            advice="remove it",
+        )
     notify(f"reading {source.uri}")
     path = fetch(address, paths, download_folder(paths, address), notify).path
-    files = data_files(path, source, address.field)
+    files = part_files(path, source, address.field) if is_part else data_files(path, source, address.field)
     digests = [file_sha256(file) for file in files]
     return Fetched(source, address.field, files, digests[0] if len(digests) == 1 else text_sha256("\n".join(digests)))
 

@@ -45,6 +45,19 @@ def data_files(path: Path, source: DatasetSource, field: str) -> list[Path]:
     return files
 
 
+def part_files(folder: Path, source: DatasetSource, field: str) -> list[Path]:
+    """All files of a folder that holds one split and nothing else. Raises `InvalidData` for one that nothing reads."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
+    for file in files:
+        if reader_of(file) is None:
+            raise InvalidData(
+                f"cannot read `{file.relative_to(folder)}` of `{source.uri}`",
+                field=field,
+                advice=f"use a dataset in one of {suffixes()}",
+            )
+    return files
+
+
 def read_rows(files: list[Path], field: str, sample_by: SampleBy = SampleBy.PARAGRAPH) -> Iterator[RawRow]:
     """Every row of every file; broken rows come with their fault.
 

@@ -77,7 +77,8 @@ def fetched_before(address: Address, paths: Paths, into: Path) -> Fetched | None
 
 def download_folder(paths: Paths, address: Address) -> Path:
     """Where a dataset's download lives."""
-    name = hashlib.sha256(f"{address.uri}@{address.revision}".encode()).hexdigest()[:16]
+    parts = f"{address.uri}@{address.revision}#{address.part}"
+    name = hashlib.sha256(parts.encode()).hexdigest()[:16]
     return paths.downloads_dir / name
 
 

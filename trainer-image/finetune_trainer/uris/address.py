@@ -14,6 +14,14 @@ Kind = Literal["model", "dataset", "output", "checkpoint"]
 
 
 @dataclass(frozen=True)
+class DatasetPart:
+    """A split of a configuration; without a configuration it is of the only one, or the default."""
+
+    config: str | None
+    split: str
+
+
+@dataclass(frozen=True)
 class Address:
     """A URI together with where the spec names it and what is needed to get there."""
 
@@ -23,6 +31,8 @@ class Address:
     secret: Path | None = None
     """Folder with the credentials, one file a key."""
     revision: str | None = None
+    part: DatasetPart | None = None
+    """Of a dataset: which part of a repository of the Hub."""
 
     @classmethod
     def of_model(cls, source: ModelSource, paths: Paths, pinned: str | None = None) -> Address:
@@ -33,7 +43,12 @@ class Address:
     @classmethod
     def of_dataset(cls, source: DatasetSource, index: int, paths: Paths) -> Address:
         secret = paths.secret_dir(source.secret)
-        return cls(source.uri, f"spec.datasets[{index}].uri", "dataset", secret, source.revision)
+        part = DatasetPart(source.config, source.split)
+        return cls(source.uri, f"spec.datasets[{index}].uri", "dataset", secret, source.revision, part)
+
+    def sibling(self, name: str) -> str:
+        """The path of another field of what the address belongs to."""
+        return f"{self.field.removesuffix('.uri')}.{name}"
 
     @property
     def scheme(self) -> str:
@@ -72,3 +87,14 @@ class Address:
 
     def denied(self, advice: str) -> NotFound:
         return NotFound(f"access to {self.kind} `{self.uri}` is denied", field=self.field, advice=advice)
+
+
+def is_repository(address: Address) -> bool:
+    """Whether it names a whole repository of the Hub, not a file or folder in one."""
+    return address.scheme == "hf" and len(repository_and_path(address)[1]) == 0
+
+
+def repository_and_path(address: Address) -> tuple[str, str]:
+    """Of an `hf://` address."""
+    parts = address.rest.removeprefix("datasets/").removeprefix("models/").split("/")
+    return "/".join(parts[:2]), "/".join(parts[2:])

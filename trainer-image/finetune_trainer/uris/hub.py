@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
+import tempfile
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +22,8 @@ from huggingface_hub.errors import (
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential
 
 from finetune_trainer.errors import Internal, InvalidConfig, NotFound, StageError
-from finetune_trainer.uris.address import Address
+from finetune_trainer.uris.address import Address, repository_and_path
+from finetune_trainer.uris.hub_dataset import CARDS, files_of_part
 from finetune_trainer.uris.source import Notify, Version
 from finetune_trainer.workspace import is_full
 
@@ -32,7 +35,7 @@ _OTHER_WEIGHTS: Final = ["*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx"
 
 def _is_transient(error: BaseException) -> bool:
     if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
+        status = _status(error)
         return bool(status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS)
     return isinstance(error, httpx2.TransportError | TimeoutError)
 
@@ -49,7 +52,7 @@ class Hub:
     """Secret keys: `HF_TOKEN`, and `HF_ENDPOINT` for a mirror."""
 
     def version(self, address: Address) -> Version:
-        repository, path = _split(address)
+        repository, path = repository_and_path(address)
         try:
             info = self._info(address, repository)
         except (OSError, httpx2.HTTPError, HFValidationError) as error:
@@ -57,10 +60,11 @@ class Hub:
         files = [file.rfilename for file in info.siblings or []]
         if path and not any(name == path or name.startswith(path + "/") for name in files):
             raise address.missing(f"does not exist: `{repository}` has no `{path}`", "check the path in the repository")
-        return Version(f"{repository}@{info.sha}", revision=info.sha)
+        part = None if path else address.part
+        return Version(f"{repository}@{info.sha}" + (f"#{part}" if part else ""), revision=info.sha)
 
     def download(self, address: Address, version: Version, into: Path, notify: Notify) -> Path:
-        repository, path = _split(address)
+        repository, path = repository_and_path(address)
         notify(f"downloading {address.uri} at {(version.revision or 'main')[:12]}")
         try:
             self._snapshot(address, repository, path, version, into)
@@ -78,23 +82,29 @@ class Hub:
     @_patiently
     def _snapshot(self, address: Address, repository: str, path: str, version: Version, into: Path) -> None:
         api = _api(address)
-        files = api.list_repo_files(repository, repo_type=_type(address), revision=version.revision)
-        has_safetensors = any(name.endswith(".safetensors") for name in files)
+        if address.part is not None and not path:
+            wanted, unwanted = self._files_of_part(api, address, repository, version), None
+        else:
+            wanted = [path, f"{path}/*"] if path else None
+            files = api.list_repo_files(repository, repo_type=_type(address), revision=version.revision)
+            has_safetensors = any(name.endswith(".safetensors") for name in files)
+            unwanted = _OTHER_WEIGHTS if has_safetensors and not path else None
         api.snapshot_download(
             repository,
             repo_type=_type(address),
             revision=version.revision,
             local_dir=into,
-            allow_patterns=[path, f"{path}/*"] if path else None,
-            ignore_patterns=_OTHER_WEIGHTS if has_safetensors and not path else None,
+            allow_patterns=wanted,
+            ignore_patterns=unwanted,
         )
 
-
-def _split(address: Address) -> tuple[str, str]:
-    """Repository and path in it."""
-    rest = address.rest.removeprefix("datasets/").removeprefix("models/")
-    parts = rest.split("/")
-    return "/".join(parts[:2]), "/".join(parts[2:])
+    def _files_of_part(self, api: HfApi, address: Address, repository: str, version: Version) -> list[str]:
+        """As patterns. Only the dataset's card is downloaded to find out."""
+        files = api.list_repo_files(repository, repo_type="dataset", revision=version.revision)
+        with tempfile.TemporaryDirectory() as folder:
+            for name in CARDS & set(files):
+                api.hf_hub_download(repository, name, repo_type="dataset", revision=version.revision, local_dir=folder)
+            return [glob.escape(name) for name in files_of_part(address, files, Path(folder))]
 
 
 def _type(address: Address) -> str:
@@ -105,20 +115,30 @@ def _api(address: Address) -> HfApi:
     return HfApi(endpoint=address.credential("HF_ENDPOINT"), token=address.credential("HF_TOKEN"))
 
 
+def _status(error: HfHubHTTPError) -> int:
+    return int(error.response.status_code)
+
+
+def _hidden(address: Address, error: Exception) -> StageError:
+    if address.secret is not None and "Invalid credentials" in str(error):
+        known = f"the Hub does not know the token in HF_TOKEN of the Secret `{address.secret.name}`"
+        return address.denied(f"{known}: set a valid one")
+    return address.missing(
+        "does not exist, or is private", "check the name; for a private one, name a Secret with HF_TOKEN"
+    )
+
+
 def _explained(address: Address, error: Exception) -> StageError:
     if isinstance(error, GatedRepoError):
         return address.denied("accept the repository's terms on the Hub and name a Secret with HF_TOKEN in secretRef")
     if isinstance(error, RevisionNotFoundError):
         return NotFound(
             f"{address.kind} `{address.uri}` has no revision `{address.revision}`",
-            field=address.field.removesuffix(".uri") + ".revision",
+            field=address.sibling("revision"),
             advice="name a branch, tag or commit of the repository",
         )
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-    if status in _HIDDEN or isinstance(error, EntryNotFoundError):
-        return address.missing(
-            "does not exist, or is private", "check the name; for a private one, name a Secret with HF_TOKEN"
-        )
+    if isinstance(error, EntryNotFoundError) or (isinstance(error, HfHubHTTPError) and _status(error) in _HIDDEN):
+        return _hidden(address, error)
     if isinstance(error, HFValidationError):
         return InvalidConfig(f"`{address.uri}`: {error}", field=address.field, advice="write hf://owner/name")
     if isinstance(error, OfflineModeIsEnabled):
