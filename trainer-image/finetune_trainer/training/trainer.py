@@ -19,6 +19,7 @@ from finetune_trainer.compatibility import Choice
 from finetune_trainer.errors import Diverged, Internal, InvalidConfig
 from finetune_trainer.training.callbacks import ProgressCallback
 from finetune_trainer.training.checkpoint import CheckpointStore
+from finetune_trainer.training.evaluation import TokenWeightedLoss
 from finetune_trainer.training.gang import Gang
 from finetune_trainer.training.manifest import Facts
 from finetune_trainer.training.resume import FIELD, WITHOUT_IT
@@ -32,13 +33,13 @@ class RunFacts:
     agrees_on: dict[str, JsonValue] | None
 
 
-class CheckpointedTrainer(Trainer):  # type: ignore[misc] # transformers has no types
-    """Differs from the trainer that it is mixed into in five ways, all of them about not losing or spoiling work.
+class CheckpointedTrainer(TokenWeightedLoss, Trainer):  # type: ignore[misc] # transformers has no types
+    """Differs from the trainer that it is mixed into in six ways, five of them about not losing or spoiling work.
 
     A checkpoint is put together elsewhere, sealed by a manifest and renamed; the random number states of all ranks
     are gathered, so that only rank 0 writes. A loss or gradient that is not finite ends the run. The model is checked
     to be wrapped as planned. A quantised model stays one that can be trained and resumed. Another job's checkpoint is
-    continued with this job's own learning rate.
+    continued with this job's own learning rate. And the loss of an evaluation is the mean over its tokens.
     """
 
     def __init__(  # noqa: PLR0913 - each is one fact about the run

@@ -83,7 +83,8 @@ class Hub:
     def _snapshot(self, address: Address, repository: str, path: str, version: Version, into: Path) -> None:
         api = _api(address)
         if address.part is not None and not path:
-            wanted, unwanted = self._files_of_part(api, address, repository, version), None
+            wanted: list[str] | None = self._files_of_part(api, address, repository, version)
+            unwanted = None
         else:
             wanted = [path, f"{path}/*"] if path else None
             files = api.list_repo_files(repository, repo_type=_type(address), revision=version.revision)
