@@ -248,7 +248,7 @@ class PreparedData(Contract):
     learned_tokens: int | None = None
     """Those of them that count for the loss."""
     unlearned_answers: int = 0
-    """Answers in chats that count for nothing: the chat template writes them otherwise than the model would."""
+    """Answers in chats that are not learned, or without their reasoning: the chat template writes them otherwise."""
     truncated_rows: int = 0
     """Rows longer than maxSequenceLength, of which the end was cut."""
     cut_tokens: int = 0

@@ -79,7 +79,7 @@ def summary(prepared: PreparedData, config: RunConfig) -> str:
         parts.append(f"{prepared.truncated_rows:,} rows ({share:.1%}) cut at {length:,} tokens")
     if prepared.unlearned_answers:
         parts.append(
-            f"{prepared.unlearned_answers:,} answers not learned: "
-            "the chat template writes them otherwise than the model would"
+            f"{prepared.unlearned_answers:,} answers not learned, or without their reasoning: "
+            "the chat template writes them otherwise"
         )
     return "; ".join(parts)

@@ -26,7 +26,7 @@ def test_a_dataset_of_which_nothing_is_lost_is_told_by_its_numbers() -> None:
     [
         ({"truncated_rows": 13, "cut_tokens": 40}, "; 13 rows cut at maxSequenceLength (40 tokens)"),
         ({"truncated_rows": 1, "cut_tokens": 1801}, "; 1 row cut at maxSequenceLength (1801 tokens)"),
-        ({"unlearned_answers": 7}, "; 7 answers not learned"),
+        ({"unlearned_answers": 7}, "; 7 answers not learned, or without their reasoning"),
     ],
 )
 def test_more_than_a_hundredth_cut_is_told_and_so_are_answers_that_are_not_learned(

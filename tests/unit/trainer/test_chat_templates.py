@@ -95,6 +95,14 @@ def test_reasoning_is_kept_and_learned(name: str) -> None:
     assert learned.index("because of it") < learned.index("Alpha.")
 
 
+@pytest.mark.parametrize(("name", "dropped"), [("qwen3", 0), ("glm4moe", 1), ("gptoss", 1), ("nemotron_3_nano", 1)])
+def test_reasoning_that_the_template_keeps_for_the_last_answer_alone_is_counted(name: str, dropped: int) -> None:
+    row = chat(*CHAT)
+    row["messages"][1]["reasoning_content"] = "because of this"
+    row["messages"][3]["reasoning_content"] = "because of that"
+    assert Chat().render(row, ChatTemplate(family(name))).unlearned_answers == dropped
+
+
 @pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "glm4moe", "llama3_1", "nemotron_3_nano", "deepseekv3", "gemma4"])
 @pytest.mark.parametrize("arguments", [{"city": "Oslo"}, '{"city": "Oslo"}'])
 def test_tools_and_calls_are_kept_and_calls_are_learned(name: str, arguments: Any) -> None:

@@ -64,7 +64,17 @@ REPOSITORIES = {
     ),
     "team/private": Repository({"main": {"train.jsonl": rows(20)}, "v1": {"train.jsonl": rows(5)}}, private=True),
     "team/gated": Repository({"main": {"train.jsonl": rows(9)}}, gated=True),
-    "team/plain": Repository({"main": {"train.jsonl": rows(6), "test.jsonl": rows(2), ".gitattributes": b""}}),
+    "team/plain": Repository(
+        {
+            "main": {
+                "train.jsonl": rows(6),
+                "test.jsonl": rows(2),
+                ".gitattributes": b"",
+                "dataset_infos.json": b'{"default": {"description": "", "features": {}}}',
+                "plain.py": b"import gone",
+            }
+        }
+    ),
     "team/archive": Repository({"main": {"train.arrow": b"ARROW1"}}),
 }
 

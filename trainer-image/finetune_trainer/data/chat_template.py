@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Final
 
 import jinja2
@@ -117,7 +117,7 @@ def _used(chat: Conversation) -> Iterator[str]:
     if chat.tools:
         yield "tools"
     roles = {message["role"] for message in chat.messages}
-    yield from (f"messages of role {role}" for role in ("system", "tool") if role in roles)
+    yield from (f"messages of role {role}" for role in ("system", "developer", "tool") if role in roles)
     for field in ("tool_calls", "reasoning_content"):
         if any(field in message for message in chat.messages):
             yield field
@@ -138,6 +138,9 @@ _PROBES: Final = {
     "messages of role system": Conversation(
         ({"role": "system", "content": _SENTINEL}, {"role": "user", "content": "hi"}, _ANSWER)
     ),
+    "messages of role developer": Conversation(
+        ({"role": "developer", "content": _SENTINEL}, {"role": "user", "content": "hi"}, _ANSWER)
+    ),
     "messages of role tool": _probe(_OTHER_CALL, {"role": "tool", "name": "f", "content": _SENTINEL}, _ANSWER),
     "tool_calls": _probe({"role": "assistant", "content": "", "tool_calls": [_CALL]}),
     "reasoning_content": _probe({**_ANSWER, "reasoning_content": _SENTINEL}),
@@ -148,6 +151,7 @@ def _parted(message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "content": [{"type": "text", "text": message["content"]}]}
 
 
+@cache
 def _dated(template: str) -> str:
     """The template with the date fixed, where it asks for it in formats that it spells out."""
     formats = {double or single for double, single in _DATE_FORMAT.findall(template)}

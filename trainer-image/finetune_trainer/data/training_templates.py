@@ -13,6 +13,7 @@ _MARKER: Final = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _SUFFIX: Final = "_training"
 
 
+@cache
 def training_template(template: str) -> str | None:
     """What to train with instead of the model's own template; itself when it has markers, None for an unknown one."""
     return template if _MARKER.search(template) else _shipped().get(template)

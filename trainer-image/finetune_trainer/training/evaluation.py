@@ -47,4 +47,4 @@ def own_rows(accelerator: Any, rows: int, batch: int) -> int:
     is_flat = rows == 1 and batch > 1  # without padding, all rows are one
     if is_flat or not state.end_of_dataloader or state.remainder <= 0:
         return rows
-    return max(0, min(rows, state.remainder - accelerator.process_index * rows))
+    return max(0, min(rows, int(state.remainder) - int(accelerator.process_index) * rows))

@@ -9,7 +9,7 @@ from typing import Any, Final
 from finetune_trainer.errors import InvalidData, StageError
 from finetune_trainer.uris.address import Address, DatasetPart
 
-CARDS: Final = frozenset({"README.md", ".huggingface.yaml"})
+CARDS: Final = frozenset({"README.md", ".huggingface.yaml", "dataset_infos.json"})
 """Files that say which configurations and splits there are."""
 
 

@@ -89,7 +89,7 @@ def _left_out(data: PreparedData) -> Iterator[str]:
     if data.truncated_rows > _NOTABLE * data.rows or data.cut_tokens > _NOTABLE * data.tokens:
         yield f"{count(data.truncated_rows, 'row')} cut at maxSequenceLength ({count(data.cut_tokens, 'token')})"
     if data.unlearned_answers:
-        yield f"{count(data.unlearned_answers, 'answer')} not learned"
+        yield f"{count(data.unlearned_answers, 'answer')} not learned, or without their reasoning"
 
 
 def _trained(trained: TrainedModel) -> JobEvent:

@@ -42,7 +42,7 @@ class Rendered:
     in_pieces: bool = False
     """Whether a text that is too long becomes several rows; otherwise it is cut."""
     unlearned_answers: int = 0
-    """Answers that are in the text, but not as the model would generate them."""
+    """Answers that are not learned as they were written: the template writes them otherwise, or drops reasoning."""
 
 
 class Template(Protocol):

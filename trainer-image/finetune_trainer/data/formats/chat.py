@@ -30,7 +30,7 @@ def render_chat(chat: Conversation, template: Template) -> Rendered:
         text, spans = found
         if not spans:
             raise InvalidRow("the chat template marks nothing in it as the assistant's ({% generation %})")
-        return Rendered(text, spans, special_tokens=False)
+        return Rendered(text, spans, special_tokens=False, unlearned_answers=_without_reasoning(chat, text))
     text = template.render(chat, answer_follows=False)
     answers = [index for index, message in enumerate(chat.messages) if message["role"] == "assistant"]
     learned = []
@@ -43,3 +43,9 @@ def render_chat(chat: Conversation, template: Template) -> Rendered:
         raise InvalidRow("the chat template does not show the assistant's answer as it would be generated")
     left = len(answers) - len(learned)
     return Rendered(text, tuple(learned), special_tokens=False, open_ended=True, unlearned_answers=left)
+
+
+def _without_reasoning(chat: Conversation, text: str) -> int:
+    """Of how many answers the template has dropped the reasoning: some keep only that of the last."""
+    reasoning = (str(message.get("reasoning_content", "")).strip() for message in chat.messages)
+    return sum(part not in text for part in reasoning)
