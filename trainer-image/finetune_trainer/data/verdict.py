@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from finetune_trainer.contract import Objective, RunConfig
+from finetune_trainer.contract import RunConfig
 from finetune_trainer.data.statistics import RowCounts
 from finetune_trainer.errors import InvalidConfig, InvalidData
+from finetune_trainer.objectives import OBJECTIVES
 
 
 def judge(counts: RowCounts, config: RunConfig) -> None:
@@ -18,7 +19,7 @@ def judge(counts: RowCounts, config: RunConfig) -> None:
             field=where,
             advice="add rows to the dataset",
         )
-    if not counts.stops and config.training.objective is Objective.SUPERVISED:
+    if not counts.stops and not OBJECTIVES[config.training.objective].learns_all:
         _refuse_without_end(counts, config)
 
 
