@@ -257,6 +257,14 @@ def test_a_folder_without_names_of_splits_is_read_whole(tmp_path: Path) -> None:
     assert [file.name for file in found] == ["one.jsonl", "two.csv"]
 
 
+def test_data_in_a_folder_that_nothing_reads_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    written(tmp_path / "train-0.jsonl")
+    (tmp_path / "train-1.jsonl.zst").touch()
+    (tmp_path / "README.md").touch()
+    with pytest.raises(InvalidData, match=r"cannot read `train-1\.jsonl\.zst` of `file:///x`"):
+        data_files(tmp_path, DatasetSource(uri="file:///x"), FIELD)
+
+
 def test_a_split_that_does_not_exist_is_named(tmp_path: Path) -> None:
     written(tmp_path / "train.jsonl")
     with pytest.raises(InvalidData, match="no split `dev`") as error:

@@ -31,7 +31,14 @@ def data_files(path: Path, source: DatasetSource, field: str) -> list[Path]:
         if reader_of(path) is None:
             raise InvalidData(f"cannot read `{path.name}`", field=field, advice=f"use one of {suffixes()}")
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.is_file() and _is_data(file.relative_to(path)))
+    everything = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
+    files = [file for file in everything if reader_of(file) is not None and file.name not in _NOT_DATA]
+    if others := [file.relative_to(path).as_posix() for file in everything if file.suffix.lower() in _OTHER_DATA]:
+        raise InvalidData(
+            f"cannot read `{others[0]}` of `{source.uri}`" + (f" and {len(others) - 1} more" if others[1:] else ""),
+            field=field,
+            advice=f"write it as one of {suffixes()}, or remove it",
+        )
     if not files:
         raise InvalidData(f"`{source.uri}` holds no data files", field=field, advice=f"use one of {suffixes()}")
     of_split = [file for file in files if source.split in _words(file.relative_to(path))]
@@ -83,9 +90,14 @@ def read_rows(files: list[Path], field: str, sample_by: SampleBy = SampleBy.PARA
 _NOT_DATA: Final = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "requirements.txt"}
 
 
-def _is_data(path: Path) -> bool:
-    hidden = any(part.startswith((".", "_")) for part in path.parts)
-    return not hidden and path.name not in _NOT_DATA and reader_of(path) is not None
+_OTHER_DATA: Final = {
+    *(".zst", ".bz2", ".xz", ".zip", ".tar", ".tgz", ".7z", ".arrow", ".feather", ".orc", ".avro", ".xlsx", ".pkl"),
+}
+"""Kinds of files that hold rows, and that nothing here reads: left out, they would be missed by nobody."""
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.parts)
 
 
 def _words(path: Path) -> set[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final
 
 from finetune_trainer.data.readers.base import DAMAGED, Content, Records, UnreadableError
-from finetune_trainer.data.readers.encoding import open_text, text_lines, undecodable
+from finetune_trainer.data.readers.encoding import open_text, undecodable
 from finetune_trainer.data.readers.json_lines import json_lines, json_object
 
 _CHUNK: Final = 1 << 16
@@ -21,19 +22,25 @@ def json_document(path: Path) -> Records:
     """A list is read piece by piece, anything else at once."""
     with open_text(path) as text:
         begins_with = _first_letter(text)
-    first, second = _first_lines(path)
-    if second and (isinstance(first, dict) or ("is list" in first and "is list" in second)):
-        yield from json_lines(path)
-    elif begins_with == "[":
+    if begins_with == "[":
         with open_text(path) as text:
             yield from enumerate(_Elements(text), start=1)
     elif begins_with:
-        try:
-            yield from enumerate(_rows_of(path), start=1)
-        except UnreadableError:
-            if not isinstance(second, dict):
-                raise
-            yield from json_lines(path)
+        yield from _object_or_lines(path)
+
+
+def _object_or_lines(path: Path) -> Records:
+    """JSON lines where the first line is an object and others follow, or where the whole is no JSON."""
+    first, second = _first_lines(path)
+    if second and isinstance(first, dict):
+        yield from json_lines(path)
+        return
+    try:
+        yield from enumerate(_rows_of(path), start=1)
+    except UnreadableError:
+        if not isinstance(second, dict):
+            raise
+        yield from json_lines(path)
 
 
 def _first_letter(text: IO[str]) -> str:
@@ -45,8 +52,9 @@ def _first_letter(text: IO[str]) -> str:
 
 def _first_lines(path: Path) -> tuple[Content, Content]:
     """What the first two lines with anything on them are by themselves; empty where there is none."""
-    lines = (line[:_LONGEST_ROW] for _, line in text_lines(path) if line.strip())
-    first, second, *_ = [*islice((json_object(line) for line in lines), 2), "", ""]
+    with open_text(path) as text:
+        lines = (line for line in iter(partial(text.readline, _LONGEST_ROW), "") if line.strip())
+        first, second, *_ = [*islice(map(json_object, lines), 2), "", ""]
     return first, second
 
 
