@@ -95,8 +95,8 @@ def test_as_many_processes_tokenise_as_the_pod_has_cores(monkeypatch: pytest.Mon
 MEASURE = """
 import json, resource, sys
 from pathlib import Path
-from finetune_trainer import prepare
 from finetune_trainer.contract import RunConfig
+from finetune_trainer.data import prepare_dataset
 from finetune_trainer.workspace import Paths
 
 def peak():
@@ -107,7 +107,7 @@ peaks = []
 for plain in json.loads(sys.argv[1]):
     folder = Path(sys.argv[2])
     paths = Paths(folder / "workspace", folder / "scratch", folder / "secrets", folder / "volumes")
-    prepare.run(RunConfig.model_validate(plain), paths, lambda _: None)
+    prepare_dataset(RunConfig.model_validate(plain), paths, lambda _: None)
     peaks.append(peak())
 print(json.dumps(peaks))
 """
@@ -129,8 +129,8 @@ def test_ten_times_as_many_rows_need_no_more_memory(job: Job, paths: Paths, tmp_
         env={**os.environ, "OMP_NUM_THREADS": str(processes), "TOKENIZERS_PARALLELISM": "false"},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    small, large = json.loads(measured.stdout)
+    small, large = json.loads(measured.stdout.splitlines()[-1])
     size = (tmp_path / "40000.jsonl").stat().st_size / 2**20
     assert size > 10
     assert large[0] - small[0] < 10
-    assert large[1] < 1024
+    assert max(large) < 1024
