@@ -119,6 +119,8 @@ def _enter() -> None:
         link.unlink(missing_ok=True)
         link.symlink_to(ROOT / target)
     os.chdir(WORKSPACE)
+    for data in (WORKSPACE / "mutants" / "finetune_operator").rglob("*.yaml"):
+        data.unlink()  # what is there is not copied again
     with contextlib.redirect_stdout(None):
         copy_src_dir()
         copy_also_copy_files()
