@@ -46,6 +46,16 @@ def test_bad_jobs_fail_before_training_with_advice(jobs: Jobs, store: Store) -> 
     assert not problems, "\n".join(problems)
 
 
+def test_what_cannot_go_together_is_stalled_before_there_is_a_pod(jobs: Jobs, store: Store) -> None:
+    quantised = {"quantizationConfig": {"load_in_4bit": True}}
+    jobs.apply(with_secrets(job("odd", store.model, store.data, training=quantised)))
+    status = stalled_with(jobs, "odd", "InvalidSpec")
+    assert status["message"].startswith("spec.training.quantizationConfig: quantizationConfig does nothing with method")
+    assert "qlora" in status["message"]
+    assert jobs.pods("odd", "prepare") == []
+    jobs.cluster.kubectl("delete", "ftj", "odd", "-n", jobs.namespace)
+
+
 def test_a_job_waits_for_its_template_and_goes_on_when_it_appears(jobs: Jobs, store: Store) -> None:
     jobs.apply(with_secrets(job("waits", store.model, store.data, template={"name": "ours"})))
     status = stalled_with(jobs, "waits", "TemplateNotFound")
