@@ -32,7 +32,7 @@ def test_a_suspended_job_is_admitted_and_one_over_quota_waits_its_turn(
     kueue.queue(namespace, cpu="500m")
     cluster.apply(bare_job("first", suspend=True), namespace)
     until(lambda: not suspended(cluster, namespace, "first"), "Kueue admits the first", seconds=30, story=kueue.log)
-    assert kueue.used(namespace) == {"cpu": "500m"}
+    until(lambda: kueue.used(namespace) == {"cpu": "500m"}, "its quota is counted", seconds=30, story=kueue.log)
     cluster.apply(bare_job("second", suspend=True), namespace)
     until(lambda: "insufficient" in str(kueue.workload(namespace, "second")), "the second waits for quota", seconds=30)
     assert suspended(cluster, namespace, "second")
