@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
-from finetune_trainer.adaptations.base import Adaptation
 from finetune_trainer.compatibility import Choice
 from finetune_trainer.contract import RunConfig, Sample, Stage, TrainedModel
 from finetune_trainer.workspace import Paths, writing
@@ -22,11 +21,11 @@ _NOT_PUBLISHED: Final = {"training_args.bin", CARD, "SHA256SUMS"}
 
 def kind_of(config: RunConfig) -> str:
     """`adapter` or `model`."""
-    return _adaptation(config).artifact
+    return _choice(config).adaptation.artifact
 
 
-def _adaptation(config: RunConfig) -> Adaptation:
-    return Choice.of(config.training, config.topology).adaptation
+def _choice(config: RunConfig) -> Choice:
+    return Choice.of(config.training, config.topology)
 
 
 def base_name(config: RunConfig) -> str:
@@ -67,7 +66,7 @@ def model_card(config: RunConfig, samples: list[Sample]) -> str:
         raise ValueError("a model card needs a trained model")
     base = base_name(config)
     front = ["---", f"base_model: {json.dumps(base)}", f"library_name: {_library(config)}", "tags:", "- fine-tuned"]
-    front += [f"- {tag}" for tag in _adaptation(config).tags]
+    front += [f"- {tag}" for tag in _choice(config).adaptation.tags]
     rows = "\n".join(f"| {name} | {value} |" for name, value in _figures(config, trained))
     shown = "\n".join(_shown(sample) for sample in samples)
     return (
@@ -113,7 +112,7 @@ def _library(config: RunConfig) -> str:
 
 
 def _usage(config: RunConfig, base: str) -> str:
-    auto = Choice.of(config.training, config.topology).objective.auto_class
+    auto = _choice(config).objective.auto_class
     if kind_of(config) == "model":
         return (
             f"from transformers import {auto}, AutoTokenizer\n\n"

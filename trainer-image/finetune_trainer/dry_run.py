@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from finetune_trainer import log, machine_bound
-from finetune_trainer.adaptations.lora import is_of_tower
 from finetune_trainer.blocks import refused
 from finetune_trainer.compatibility import Choice
 from finetune_trainer.contract import Block, CheckpointPolicy, Device, RunConfig, Topology, TrainingConfig
 from finetune_trainer.errors import Internal, InvalidConfig
-from finetune_trainer.loading import load
+from finetune_trainer.loading import auto_class, load
 from finetune_trainer.model import ModelFiles, load_config
 from finetune_trainer.shrunk import is_large, narrowed, shrunk
+from finetune_trainer.towers import is_of_tower
 from finetune_trainer.training.arguments import training_arguments
 from finetune_trainer.workspace import Paths
 
@@ -78,11 +78,9 @@ def _try(choice: Choice, config: RunConfig, paths: Paths, tokenizer: Any, model_
 
 def _check_packages(training: TrainingConfig) -> None:
     """What needs a package that the image may lack."""
-    attention, asked = str(training.model_block.get("attn_implementation", "")), training.trainer_config
-    if attention in machine_bound.ATTENTION:
-        _need(machine_bound.ATTENTION[attention], "modelConfig", "attn_implementation", "set it to sdpa")
-    elif "/" in attention:
-        _need("kernels", "modelConfig", "attn_implementation", "set it to sdpa")
+    attention, asked = machine_bound.attention_package(training.model_block), training.trainer_config
+    if attention is not None:
+        _need(attention, "modelConfig", "attn_implementation", "set it to sdpa")
     elif asked.get("padding_free"):
         raise InvalidConfig(
             "`padding_free` mixes rows under every attention but FlashAttention",
@@ -110,10 +108,10 @@ def _save_small(choice: Choice, config: RunConfig, model_config: Any, folder: Pa
         small = shrunk(model_config)
         if is_large(_bare(choice, config, small).num_parameters()):
             small = narrowed(small, whole_vocabulary="trainable_token_indices" in config.training.peft_config)
-        if is_large(_bare(choice, config, small).num_parameters()):
-            raise ValueError("its layers are large still")  # noqa: TRY301 - told like what the architecture refuses
+            if is_large(_bare(choice, config, small).num_parameters()):
+                raise ValueError("its layers are large still")  # noqa: TRY301 - told like what the architecture refuses
         trust = config.model.trust_remote_code
-        model = _auto_class(choice).from_config(small, trust_remote_code=trust, dtype=torch.float32)
+        model = auto_class(choice).from_config(small, trust_remote_code=trust, dtype=torch.float32)
         model.save_pretrained(folder)
     except Exception as error:  # noqa: BLE001 - any architecture may have a rule of its own about its sizes
         log.logger().warning("no dry run: a small copy of the model cannot be made", error=str(error))
@@ -126,13 +124,7 @@ def _bare(choice: Choice, config: RunConfig, model_config: Any) -> Any:
     import torch  # noqa: PLC0415 - as above
 
     with torch.device("meta"):
-        return _auto_class(choice).from_config(model_config, trust_remote_code=config.model.trust_remote_code)
-
-
-def _auto_class(choice: Choice) -> Any:
-    import transformers  # noqa: PLC0415 - as above
-
-    return getattr(transformers, choice.objective.auto_class)
+        return auto_class(choice).from_config(model_config, trust_remote_code=config.model.trust_remote_code)
 
 
 def _adapter_fits(choice: Choice, config: RunConfig, model_config: Any, small: Any) -> bool:
@@ -201,10 +193,10 @@ def _train(choice: Choice, config: RunConfig, small: Any, tokenizer: Any, scratc
 
     rehearsal, base = _rehearsal(config), ModelFiles(scratch / "base")
     choice = Choice.of(rehearsal.training, rehearsal.topology)  # one process, of however many
-    dtype, attention = (config.training.model_block.get(name) for name in ("dtype", "attn_implementation"))
-    arguments: dict[str, Any] = {"dtype": dtype} if dtype in _ON_CPU else {}
-    if attention is not None and str(attention) not in machine_bound.ATTENTION and "/" not in str(attention):
-        arguments["attn_implementation"] = attention
+    asked = config.training.model_block
+    arguments: dict[str, Any] = {"dtype": asked["dtype"]} if asked.get("dtype") in _ON_CPU else {}
+    if asked.get("attn_implementation") is not None and machine_bound.attention_package(asked) is None:
+        arguments["attn_implementation"] = asked["attn_implementation"]
     with _refusing(config.training, "modelConfig", "quantizationConfig"):
         model = load(choice, rehearsal, base, arguments, scratch)
     with _refusing(config.training, "peftConfig"):

@@ -28,9 +28,7 @@ def load_base_model(choice: Choice, config: RunConfig, paths: Paths) -> Any:
 
 def load(choice: Choice, config: RunConfig, files: ModelFiles, arguments: dict[str, Any], scratch: Path) -> Any:
     """The model in these files as the job's base, with arguments of `from_pretrained`."""
-    import transformers  # noqa: PLC0415 - slow to import
-
-    auto = getattr(transformers, choice.objective.auto_class)
+    auto = auto_class(choice)
     given = {
         "dtype": choice.base.dtype(config.topology.device, trains_base=choice.adaptation.trains_base),
         **arguments,
@@ -47,6 +45,13 @@ def load(choice: Choice, config: RunConfig, files: ModelFiles, arguments: dict[s
         plain.save_pretrained(folder)
         del plain
         return auto.from_pretrained(folder, quantization_config=quantization, **given)
+
+
+def auto_class(choice: Choice) -> Any:
+    """The class of `transformers` that makes the job's kind of model."""
+    import transformers  # noqa: PLC0415 - slow to import
+
+    return getattr(transformers, choice.objective.auto_class)
 
 
 def _without_gguf(model: Any) -> Any:

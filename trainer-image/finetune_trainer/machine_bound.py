@@ -20,8 +20,14 @@ _OPTIMIZERS: Final = {
     re.compile(r"apex"): "apex",
 }
 """Optimisers that compute on a GPU only. Others try their package themselves, on whatever machine."""
-ATTENTION: Final = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
-"""Values of `attn_implementation`, with their packages."""
+_ATTENTION: Final = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+"""Values of `attn_implementation` that compute on a GPU only, with their packages."""
+
+
+def attention_package(model_arguments: Mapping[str, Any]) -> str | None:
+    """The package of an attention that computes on a GPU only, kernels of the Hub included; None for any other."""
+    asked = str(model_arguments.get("attn_implementation", ""))
+    return "kernels" if "/" in asked else _ATTENTION.get(asked)
 
 
 def packages(arguments: Mapping[str, Any]) -> dict[str, str]:

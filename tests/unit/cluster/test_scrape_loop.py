@@ -57,12 +57,16 @@ async def loop(world: World, scraper: Scraper, counted: list[str]) -> ScrapeLoop
     return ScrapeLoop(world.store, scraper, world.board, lambda: NOON, counted.append)
 
 
-async def test_a_running_job_is_queued_when_its_progress_has_moved(
-    loop: ScrapeLoop, scraper: Scraper, server: ApiServer, world: World
-) -> None:
+def knows_a_running_job(world: World) -> None:
     world.knows(FINETUNE_JOBS, finetune_job())
     world.knows(BATCH_JOBS, child("Job", "bot-train"))
     world.knows(PODS, running("p"))
+
+
+async def test_a_running_job_is_queued_when_its_progress_has_moved(
+    loop: ScrapeLoop, scraper: Scraper, server: ApiServer, world: World
+) -> None:
+    knows_a_running_job(world)
     world.queue.clear()
     server.answer("GET", proxy(scraper), SAID, SAID, {**SAID, "step": 8})
     await loop.ask(BOT)
@@ -77,9 +81,7 @@ async def test_a_running_job_is_queued_when_its_progress_has_moved(
 async def test_each_asking_is_counted_and_what_goes_wrong_is_told_once_but_for_a_pod_that_only_just_starts(
     loop: ScrapeLoop, scraper: Scraper, server: ApiServer, world: World, counted: list[str]
 ) -> None:
-    world.knows(FINETUNE_JOBS, finetune_job())
-    world.knows(BATCH_JOBS, child("Job", "bot-train"))
-    world.knows(PODS, running("p"))
+    knows_a_running_job(world)
     server.answer("GET", proxy(scraper), SAID, status(503, "ServiceUnavailable"), status(404, "NotFound"))
     with capture_logs() as logs:
         for _ in range(4):
@@ -100,9 +102,7 @@ async def test_each_asking_is_counted_and_what_goes_wrong_is_told_once_but_for_a
 async def test_a_report_says_when_it_arrived_here(
     loop: ScrapeLoop, scraper: Scraper, server: ApiServer, world: World
 ) -> None:
-    world.knows(FINETUNE_JOBS, finetune_job())
-    world.knows(BATCH_JOBS, child("Job", "bot-train"))
-    world.knows(PODS, running("p"))
+    knows_a_running_job(world)
     server.answer("GET", proxy(scraper), {**SAID, "updatedAt": "9999-12-31T23:59:59Z"})
     await loop.ask(BOT)
     newest = world.board.newest(BOT)
@@ -113,9 +113,7 @@ async def test_a_report_says_when_it_arrived_here(
 async def test_a_report_that_comes_when_its_job_has_gone_is_not_kept(
     loop: ScrapeLoop, scraper: Scraper, world: World
 ) -> None:
-    world.knows(FINETUNE_JOBS, finetune_job())
-    world.knows(BATCH_JOBS, child("Job", "bot-train"))
-    world.knows(PODS, running("p"))
+    knows_a_running_job(world)
 
     async def gone_meanwhile(writer: asyncio.StreamWriter) -> None:
         world.knows(FINETUNE_JOBS, finetune_job(version=2, phase="Failed"))
@@ -135,9 +133,7 @@ async def test_no_error_of_one_scrape_gets_out_and_it_is_named_once(
         raise error
 
     monkeypatch.setattr(Scraper, "progress", fails)
-    world.knows(FINETUNE_JOBS, finetune_job())
-    world.knows(BATCH_JOBS, child("Job", "bot-train"))
-    world.knows(PODS, running("p"))
+    knows_a_running_job(world)
     with capture_logs() as logs:
         for _ in range(3):
             await loop.ask(BOT)
@@ -164,9 +160,7 @@ async def test_a_namespace_of_silent_pods_does_not_hold_up_another_namespaces(
         world.knows(FINETUNE_JOBS, job_in("noisy", f"n{number}"))
         world.knows(BATCH_JOBS, job_for_training(f"n{number}", "noisy"))
         world.knows(PODS, running(f"n{number}", f"n{number}", "noisy"))
-    world.knows(FINETUNE_JOBS, finetune_job())
-    world.knows(BATCH_JOBS, child("Job", "bot-train"))
-    world.knows(PODS, running("p"))
+    knows_a_running_job(world)
     loop.board = ProgressBoard(lambda key: answered.set() if key == BOT else None)
     task = asyncio.create_task(loop.run(0.01))
     async with asyncio.timeout(10):

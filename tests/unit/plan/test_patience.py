@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from tests.unit.plan.builders import NOON, a_checkpoint, a_job, a_report, a_result
-from tests.unit.plan.training import a_training
+from tests.unit.plan.training import a_training, come_back
 from tests.unit.plan.world import World
 
 from finetune_operator.api.status import Phase
@@ -35,9 +35,7 @@ def fail_and_come_back(world: World, code: ExitCode = ExitCode.INTERNAL) -> None
     world.end_pod(Stage.TRAIN, 0, code)
     world.settle()
     world.pass_time(300)
-    world.settle()
-    world.run_pods()
-    world.reconcile()
+    come_back(world)
 
 
 def test_what_a_gang_waits_for_is_told_in_the_schedulers_own_words() -> None:
@@ -213,9 +211,7 @@ def test_an_attempt_that_a_suspension_cut_short_is_no_short_one() -> None:
     world.set_policy(suspend=True)
     world.settle()
     world.set_policy(suspend=False)
-    world.settle()
-    world.run_pods()
-    world.reconcile()
+    come_back(world)
     assert attempts_that_claim_progress(world, 1, 1) == ["attempt 2 ended, the pods restart"]
 
 
@@ -261,9 +257,7 @@ def test_a_pod_that_does_not_go_is_named_with_its_node_once_its_time_and_a_margi
     assert "node.kubernetes.io/out-of-service" in world.status.message
     assert world.events.count("PodStuckTerminating") == 1
     world.cluster.remove_nodes()
-    world.settle()
-    world.run_pods()
-    world.reconcile()
+    come_back(world)
     assert (world.phase, world.status.attempt) == (Phase.TRAINING, 2)
 
 

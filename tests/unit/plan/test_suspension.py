@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.unit.plan.builders import a_checkpoint, a_job, a_report
+from tests.unit.plan.training import come_back
 from tests.unit.plan.world import World
 
 from finetune_operator.api.status import ConditionType, Phase
@@ -37,9 +38,7 @@ def test_suspending_deletes_the_running_stages_job_and_resuming_goes_on_with_the
     assert (world.phase, world.jobs.get(stage)) == (Phase.SUSPENDED, None)
     assert world.holds(ConditionType.SUSPENDED)
     world.set_policy(suspend=False)
-    world.settle()
-    world.run_pods()
-    world.reconcile()
+    come_back(world)
     assert world.phase is phase
     assert not world.holds(ConditionType.SUSPENDED)
     assert world.events.count("Resumed") == 1
@@ -72,9 +71,7 @@ def test_a_suspension_between_two_faults_forgives_neither() -> None:
     world.set_policy(suspend=True)
     world.settle()
     world.set_policy(suspend=False)
-    world.settle()
-    world.run_pods()
-    world.reconcile()
+    come_back(world)
     world.end_pod(Stage.TRAIN, 0, ExitCode.INTERNAL)
     world.reconcile()
     assert world.status.reason == "RestartsExhausted"
@@ -147,9 +144,7 @@ def test_a_job_that_somebody_suspended_and_resumed_goes_on_in_the_same_job_even_
     world.jobs[Stage.TRAIN].suspended = False
     decided = world.reconcile()
     assert decided.after_status == ()
-    world.settle()
-    world.run_pods()
-    world.reconcile()
+    come_back(world)
     assert world.jobs[Stage.TRAIN].uid == uid
     assert [attempt.number for attempt in world.status.attempts] == [1, 2]
     assert world.status.restarts == 0

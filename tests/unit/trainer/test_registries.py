@@ -16,12 +16,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from finetune_operator.builtin import templates
 from finetune_trainer.adaptations import ADAPTATIONS
 from finetune_trainer.adaptations.full import Full
-from finetune_trainer.adaptations.lora import Lora, is_of_tower
+from finetune_trainer.adaptations.lora import Lora
 from finetune_trainer.compatibility import Choice
 from finetune_trainer.contract import Topology, TrainingConfig
 from finetune_trainer.errors import InvalidConfig
 from finetune_trainer.machine_bound import optimizer_package, packages
 from finetune_trainer.strategies import STRATEGIES
+from finetune_trainer.towers import is_of_tower
 
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,9 +10,8 @@ from finetune_trainer.adaptations.loaded import ready
 from finetune_trainer.blocks import build, checked, field_types
 from finetune_trainer.contract import TrainingConfig
 from finetune_trainer.errors import Internal
+from finetune_trainer.towers import TOWERS, is_of_tower
 
-_TOWERS: Final = r"(.*\.)?(vision|visual|image|audio|speech|multi_modal_projector)\w*(\..*)?"
-"""Names of the parts of a multimodal model that text does not pass through."""
 _OWNED: Final = ("task_type", "peft_type", "peft_version", "base_model_name_or_path", "inference_mode")
 
 
@@ -40,7 +38,7 @@ class Lora:
             and model is not None
             and any(is_of_tower(name) for name, _ in model.named_modules())
         ):
-            values.setdefault("exclude_modules", _TOWERS)
+            values.setdefault("exclude_modules", TOWERS)
         return build("peftConfig", lambda: peft.LoraConfig(task_type="CAUSAL_LM", **values))
 
     def is_planned(self, model: Any) -> bool:
@@ -56,11 +54,6 @@ class Lora:
         with model.disable_adapter():
             before = ask(model, "the base model")
         return before, ask(model, "the new model")
-
-
-def is_of_tower(module: str) -> bool:
-    """Whether the module of this name is one that text does not pass through."""
-    return re.fullmatch(_TOWERS, module) is not None
 
 
 def _attached(base: Any, trained: Path) -> Any:
